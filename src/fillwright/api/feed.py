@@ -1,0 +1,154 @@
+"""The past, then the present, in one numbering.
+
+A follower subscribes first and reads the log second, so that nothing falls between the two; `seq` tells what it has
+seen. News is only a hint: whatever does not follow on from the last `seq`, or does not come at all within the poll
+interval, is read from the log. So a lost message, another process or a restarted bus costs time and never an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from fillwright.api import wire
+from fillwright.core.lifecycle import TERMINAL, Update, replay
+from fillwright.core.ports import Bus, Store
+from fillwright.core.units import Millis, OrderId
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An update, encoded once for all who listen."""
+
+    order_id: OrderId
+    seq: int
+    is_last: bool
+    text: str
+
+
+class Feed:
+    """One listener's backlog, bounded: past `backlog_max` messages it fails `overrun` rather than fill the memory."""
+
+    def __init__(self, backlog_max: int, overrun: asyncio.Future[None]) -> None:
+        self._backlog_max = backlog_max
+        self._overrun = overrun
+        self._messages: list[Message] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self.closed = False
+
+    def offer(self, message: Message) -> None:
+        if len(self._messages) < self._backlog_max:
+            self._messages.append(message)
+        elif not self._overrun.done():
+            self._overrun.set_result(None)
+        self._wake()
+
+    def close(self) -> None:
+        self.closed = True
+        self._wake()
+
+    async def next(self, timeout_ms: Millis) -> list[Message]:
+        """Return what has gathered; nothing after `timeout_ms` or once closed."""
+        if not self._messages and not self.closed:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            alarm = loop.call_later(timeout_ms / 1000, self._wake)
+            try:
+                await self._waiter
+            finally:
+                alarm.cancel()
+                self._waiter = None
+        messages, self._messages = self._messages, []
+        return messages
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Streams:
+    """Hands the news of the bus to whoever follows an order, or all of them."""
+
+    def __init__(self, store: Store, bus: Bus, *, backlog_max: int, poll_ms: Millis) -> None:
+        self._store = store
+        self._backlog_max = backlog_max
+        self._poll_ms = poll_ms
+        self._by_order: defaultdict[OrderId, set[Feed]] = defaultdict(set)
+        self._everything: set[Feed] = set()
+        self._closed = False
+        self.connections = 0
+        bus.subscribe(self._hear)
+
+    async def follow(
+        self, order_id: OrderId, after: int, overrun: asyncio.Future[None]
+    ) -> AsyncIterator[list[Message]]:
+        """Yield the order's messages with a `seq` above `after`, old and new, and end after its last one.
+
+        Yield an empty list where nothing happened for the poll interval. `overrun` is done once the follower is given
+        up because it does not read.
+        """
+        feed = self._open(self._by_order[order_id], overrun)
+        try:
+            seen = after
+            messages = await self._past(order_id, 0)
+            while True:
+                over = bool(messages) and messages[-1].is_last
+                messages = [message for message in messages if message.seq > seen]
+                if messages:
+                    seen = messages[-1].seq
+                yield messages
+                if over or feed.closed:
+                    return
+                messages = [message for message in await feed.next(self._poll_ms) if message.seq > seen]
+                if [message.seq for message in messages] != list(range(seen + 1, seen + 1 + (len(messages) or 1))):
+                    messages = await self._past(order_id, seen)
+        finally:
+            feeds = self._by_order[order_id]
+            feeds.discard(feed)
+            if not feeds:
+                del self._by_order[order_id]
+
+    async def follow_all(self, overrun: asyncio.Future[None]) -> AsyncIterator[list[Message]]:
+        """Yield every order's messages from now on, and an empty list where nothing happened for the poll interval."""
+        feed = self._open(self._everything, overrun)
+        try:
+            while not feed.closed:
+                yield await feed.next(self._poll_ms)
+        finally:
+            self._everything.discard(feed)
+
+    def close(self) -> None:
+        """End every stream: the process is going down."""
+        self._closed = True
+        for feed in [*self._everything, *(feed for feeds in self._by_order.values() for feed in feeds)]:
+            feed.close()
+
+    def _open(self, feeds: set[Feed], overrun: asyncio.Future[None]) -> Feed:
+        feed = Feed(self._backlog_max, overrun)
+        feeds.add(feed)
+        if self._closed:
+            feed.close()
+        return feed
+
+    async def _past(self, order_id: OrderId, after: int) -> list[Message]:
+        if after and not await self._store.history(order_id, after):
+            return []
+        records = await self._store.history(order_id)
+        return [_message(update) for update in replay(records)] if records else []
+
+    def _hear(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            feeds = self._by_order.get(update.record.order_id)
+            if not feeds and not self._everything:
+                continue
+            message = _message(update)
+            for feed in (*(feeds or ()), *self._everything):
+                feed.offer(message)
+
+
+def _message(update: Update) -> Message:
+    record = update.record
+    text = wire.encode(wire.update_message(update)).decode()
+    return Message(record.order_id, record.seq, record.status in TERMINAL, text)

@@ -1,0 +1,315 @@
+"""The HTTP endpoints. Each reads a request, asks a port, and writes what `wire` makes of the answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from fillwright import __version__
+from fillwright.api import openapi, wire
+from fillwright.api.stream import StreamApi
+from fillwright.api.feed import Streams
+from fillwright.core.errors import (
+    FillwrightError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    OrderNotFound,
+    PayloadTooLarge,
+    StoreUnavailable,
+    UnsupportedMediaType,
+)
+from fillwright.core.lifecycle import Update, replay
+from fillwright.core.order import Order, OrderStatus
+from fillwright.core.ports import Clock, Intake, OrderFilter, Store
+from fillwright.core.tokens import TokenRegistry
+from fillwright.core.units import OrderId, is_order_id
+
+PAGE_MAX: Final = 200
+EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSettings:
+    """`public_url` is how clients reach the engine, where that differs from what their request says.
+
+    From a peer in `trusted_proxies` the X-Forwarded-Proto and X-Forwarded-Host headers are believed.
+    """
+
+    body_max_bytes: int
+    public_url: str = ""
+    trusted_proxies: frozenset[str] = frozenset()
+
+
+class HttpApi:
+    def __init__(
+        self,
+        store: Store,
+        intake: Intake,
+        streams: Streams,
+        stream_api: StreamApi,
+        tokens: TokenRegistry,
+        clock: Clock,
+        settings: HttpSettings,
+    ) -> None:
+        self._store = store
+        self._intake = intake
+        self._streams = streams
+        self._stream_api = stream_api
+        self._tokens = tokens
+        self._clock = clock
+        self._settings = settings
+        self._started = time.monotonic()
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/api/orders/execute", self.execute, methods=["POST"]),
+            WebSocketRoute("/api/orders/execute", self.execute_stream),
+            Route("/api/orders/stats", self.stats),
+            Route("/api/orders/{order_id}", self.get_order, methods=["GET"]),
+            Route("/api/orders/{order_id}", self.cancel, methods=["DELETE"]),
+            Route("/api/orders/{order_id}/events", self.events),
+            Route("/api/orders/{order_id}/explain", self.explain),
+            Route("/api/orders/{order_id}/stream", self.order_events),
+            WebSocketRoute("/api/orders/{order_id}/stream", self.order_stream),
+            Route("/api/orders", self.list_orders),
+            Route("/api/quotes", self.quote, methods=["POST"]),
+            WebSocketRoute("/api/stream", self.all_stream),
+            Route("/health", self.health),
+            Route("/health/live", self.live),
+            Route("/health/ready", self.ready),
+            Route("/openapi.json", self.openapi),
+            Route("/docs", self.docs),
+            Route("/", self.index),
+        ]
+
+    async def execute(self, request: Request) -> Response:
+        order_request = wire.order_request(await self._json_body(request), request.headers.get("idempotency-key"))
+        order, created = await self._intake.submit(order_request)
+        if EVENT_STREAM in request.headers.get("accept", ""):
+            return self._stream_api.events_response(order, 0)
+        location = {"location": f"/api/orders/{order.id}"}
+        return reply(self._accepted(request, order, created), 201 if created else 200, location)
+
+    async def execute_stream(self, websocket: WebSocket) -> None:
+        order_id = websocket.query_params.get("orderId")
+        if order_id is None:
+            await self._stream_api.take_orders(
+                websocket, lambda order, created: self._accepted(websocket, order, created)
+            )
+        else:
+            await self._follow(websocket, order_id)
+
+    async def order_stream(self, websocket: WebSocket) -> None:
+        await self._follow(websocket, websocket.path_params["order_id"])
+
+    async def all_stream(self, websocket: WebSocket) -> None:
+        await self._stream_api.follow_all(websocket)
+
+    async def order_events(self, request: Request) -> Response:
+        if EVENT_STREAM not in request.headers.get("accept", ""):
+            raise InvalidRequest("open this page as a WebSocket, or with Accept: text/event-stream")
+        updates = await self._updates(request.path_params["order_id"])
+        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        return self._stream_api.events_response(updates[-1].order, _whole_number(after, "after", 0))
+
+    async def get_order(self, request: Request) -> Response:
+        updates = await self._updates(request.path_params["order_id"])
+        return reply(wire.order_view(updates[-1].order, updates))
+
+    async def events(self, request: Request) -> Response:
+        after = _whole_number(request.query_params.get("after"), "after", 0)
+        updates = await self._updates(request.path_params["order_id"])
+        shown = [wire.event_view(update) for update in updates if update.record.seq > after]
+        return reply({"orderId": updates[0].order.id, "status": updates[-1].order.status, "events": shown})
+
+    async def explain(self, request: Request) -> Response:
+        updates = await self._updates(request.path_params["order_id"])
+        return reply(wire.explain_view(updates[-1].order, updates))
+
+    async def cancel(self, request: Request) -> Response:
+        order_id = _order_id(request.path_params["order_id"])
+        order = await self._intake.cancel(order_id)
+        return reply(wire.order_view(order, await self._updates(order_id)))
+
+    async def list_orders(self, request: Request) -> Response:
+        query = request.query_params
+        known = {"status", "token", "clientOrderId", "from", "to", "cursor", "limit"}
+        if unknown := sorted(set(query) - known):
+            raise InvalidRequest(f"unknown parameter {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        status, token = query.get("status"), query.get("token")
+        if status is not None and status not in tuple(OrderStatus):
+            raise InvalidRequest(f"status must be one of {', '.join(OrderStatus)}", field="status")
+        limit = _whole_number(query.get("limit"), "limit", 50)
+        if not 1 <= limit <= PAGE_MAX:
+            raise InvalidRequest(f"limit must be from 1 to {PAGE_MAX}", field="limit")
+        criteria = OrderFilter(
+            status=OrderStatus(status) if status is not None else None,
+            mint=self._tokens.resolve(token, "token").mint if token is not None else None,
+            client_order_id=query.get("clientOrderId"),
+            created_from_ms=wire.parse_time(query["from"], "from") if "from" in query else None,
+            created_to_ms=wire.parse_time(query["to"], "to") if "to" in query else None,
+            before=_cursor(query["cursor"]) if "cursor" in query else None,
+            limit=limit,
+        )
+        orders = await self._store.find(criteria)
+        cursor = orders[-1].id if len(orders) == limit else None
+        return reply({"orders": [wire.order_view(order) for order in orders], "nextCursor": cursor})
+
+    async def quote(self, request: Request) -> Response:
+        preview = await self._intake.quote(wire.order_request(await self._json_body(request)))
+        return reply(wire.preview_view(preview))
+
+    async def stats(self, _: Request) -> Response:
+        counts = await self._store.counts()
+        return reply(wire.counts_view(counts, self._streams.connections, self._clock.now_ms()))
+
+    async def health(self, _: Request) -> Response:
+        try:
+            await self._store.check()
+        except StoreUnavailable as error:
+            return reply({**self._alive("unavailable"), "code": error.code, "message": str(error)}, 503)
+        return reply(self._alive("ok"))
+
+    async def live(self, _: Request) -> Response:
+        return reply(self._alive("ok"))
+
+    async def ready(self, request: Request) -> Response:
+        return await self.health(request)
+
+    async def openapi(self, _: Request) -> Response:
+        return reply(openapi.document())
+
+    async def docs(self, _: Request) -> Response:
+        return Response(openapi.page(), media_type="text/html")
+
+    async def index(self, _: Request) -> Response:
+        return reply(
+            {
+                "name": "fillwright",
+                "version": __version__,
+                "endpoints": [f"{method} {path}" for path, method in openapi.operations()],
+                "docs": "/docs",
+            }
+        )
+
+    async def _follow(self, websocket: WebSocket, order_id: str) -> None:
+        after = _whole_number(websocket.query_params.get("after"), "after", 0)
+        updates = await self._updates(order_id)
+        await self._stream_api.follow_order(websocket, updates[-1].order, after)
+
+    async def _updates(self, order_id: str) -> list[Update]:
+        records = await self._store.history(_order_id(order_id))
+        if not records:
+            raise OrderNotFound(f"there is no order {order_id}")
+        return replay(records)
+
+    async def _json_body(self, request: Request) -> bytes:
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
+            raise UnsupportedMediaType("send the body as JSON, with Content-Type: application/json")
+        limit = self._settings.body_max_bytes
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise PayloadTooLarge(f"the body is larger than {limit} bytes")
+        return body
+
+    def _accepted(self, connection: HTTPConnection, order: Order, created: bool) -> wire.Json:
+        message = "Order accepted" if created else "This order was accepted before"
+        return {
+            "orderId": order.id,
+            "status": order.status,
+            "timestamp": wire.iso(order.created_at_ms),
+            "message": f"{message}; follow it over the WebSocket",
+            "clientOrderId": order.client_order_id,
+            "websocket": f"{self._websocket_base(connection)}/api/orders/execute?orderId={order.id}",
+            "links": wire.links(order),
+        }
+
+    def _websocket_base(self, connection: HTTPConnection) -> str:
+        if self._settings.public_url:
+            return "ws" + self._settings.public_url.removeprefix("http").rstrip("/")
+        scope, headers = connection.scope, connection.headers
+        scheme, host = scope["scheme"], headers.get("host", "localhost")
+        if connection.client is not None and connection.client.host in self._settings.trusted_proxies:
+            scheme = headers.get("x-forwarded-proto", scheme).partition(",")[0].strip()
+            host = headers.get("x-forwarded-host", host).partition(",")[0].strip()
+        return f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{host}"
+
+    def _alive(self, status: str) -> wire.Json:
+        return {
+            "status": status,
+            "timestamp": wire.iso(self._clock.now_ms()),
+            "uptime": round(time.monotonic() - self._started, 3),
+        }
+
+
+def application(api: HttpApi) -> Starlette:
+    """Return the ASGI application: the routes, and every error as a problem with a code."""
+    return Starlette(
+        routes=api.routes(),
+        exception_handlers={FillwrightError: _problem, HTTPException: _http_problem, Exception: _fault},
+    )
+
+
+def reply(
+    body: wire.Json, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = "application/json"
+) -> Response:
+    return Response(wire.encode(body), status, headers, media_type)
+
+
+async def _problem(connection: HTTPConnection, error: Exception) -> Response:
+    assert isinstance(error, FillwrightError)
+    status, body = wire.problem(error)
+    headers = {"retry-after": str(wire.RETRY_AFTER_S)} if status in (429, 503) else {}
+    response = reply(body, status, headers, "application/problem+json")
+    if isinstance(connection, WebSocket):
+        await connection.send_denial_response(response)
+    return response
+
+
+async def _http_problem(connection: HTTPConnection, error: Exception) -> Response:
+    """Say what the router found wrong in the same shape as everything else."""
+    assert isinstance(error, HTTPException)
+    path = connection.url.path
+    if error.status_code == 405:
+        return await _problem(connection, MethodNotAllowed(f"{path} does not take this method"))
+    return await _problem(connection, NotFound(f"there is nothing at {path}; see / for all endpoints"))
+
+
+async def _fault(_: HTTPConnection, error: Exception) -> Response:
+    structlog.get_logger().error("http.fault", exc_info=error)
+    return reply(wire.problem(InternalError("the engine has a fault; its log says more"))[1], 500)
+
+
+def _order_id(text: str) -> OrderId:
+    if not is_order_id(text):
+        raise OrderNotFound(f"there is no order {text[:64]!r}; an order id is ord_ and 26 letters or digits")
+    return OrderId(text)
+
+
+def _cursor(text: str) -> OrderId:
+    if not is_order_id(text):
+        raise InvalidRequest("cursor must be the nextCursor of an earlier answer", field="cursor")
+    return OrderId(text)
+
+
+def _whole_number(text: str | None, field: str, default: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise InvalidRequest(f"{field} must be a whole number", field=field)
+    return int(text)

@@ -1,0 +1,214 @@
+"""The streams: WebSocket and server-sent events, over the same messages.
+
+A WebSocket that names an order follows it to its end. One that names none takes orders as messages, each answered and
+then followed on the same socket. A client that does not read is closed, with the reason, once its backlog is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from fillwright.api import wire
+from fillwright.api.feed import Message, Streams
+from fillwright.core.errors import Denied, FillwrightError, NotReady
+from fillwright.core.order import Order
+from fillwright.core.ports import Clock, Intake
+from fillwright.core.units import OrderId
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1012
+OVERRUN: Final = 1013
+HEARTBEAT: Final = b": still here\n\n"
+OVERRUN_REASON: Final = "backlog full: the client does not read fast enough; resume with ?after=seq"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    connections_max: int
+    orders_per_socket_max: int = 1_000
+
+
+class StreamApi:
+    def __init__(self, streams: Streams, intake: Intake, clock: Clock, settings: StreamSettings) -> None:
+        self._streams = streams
+        self._intake = intake
+        self._clock = clock
+        self._settings = settings
+
+    async def follow_order(self, websocket: WebSocket, order: Order, after: int) -> None:
+        """Send an order's updates above `after`, then close."""
+        overrun = _new_overrun()
+
+        async def send() -> tuple[int, str]:
+            await self._establish(websocket, orderId=order.id, status=order.status, after=after)
+            last: Message | None = None
+            async for messages in self._streams.follow(order.id, after, overrun):
+                for last in messages:
+                    await websocket.send_text(last.text)
+            over = last is None or last.is_last
+            return (NORMAL, "the order is over") if over else (GOING_AWAY, "the engine is stopping; resume with ?after=seq")
+
+        await self._serve(websocket, send, _until_closed, overrun)
+
+    async def follow_all(self, websocket: WebSocket) -> None:
+        """Send the updates of every order from now on."""
+        overrun = _new_overrun()
+
+        async def send() -> tuple[int, str]:
+            await self._establish(websocket)
+            async for messages in self._streams.follow_all(overrun):
+                for message in messages:
+                    await websocket.send_text(message.text)
+            return GOING_AWAY, "the engine is stopping"
+
+        await self._serve(websocket, send, _until_closed, overrun)
+
+    async def take_orders(self, websocket: WebSocket, accepted: Callable[[Order, bool], wire.Json]) -> None:
+        """Take each message as an order; answer it and send its updates. `accepted` makes the answer."""
+        overrun = _new_overrun()
+        orders: set[asyncio.Task[None]] = set()
+
+        async def submit(text: str) -> None:
+            try:
+                order, created = await self._intake.submit(wire.order_request(text))
+            except FillwrightError as error:
+                await websocket.send_text(wire.encode({"event": "error", **wire.problem(error)[1]}).decode())
+                return
+            await websocket.send_text(wire.encode({"event": "order:accepted", **accepted(order, created)}).decode())
+            async for messages in self._streams.follow(order.id, 0, overrun):
+                for message in messages:
+                    await websocket.send_text(message.text)
+
+        async def send() -> tuple[int, str]:
+            await self._establish(websocket)
+            async for _ in self._streams.follow_all(overrun=_new_overrun()):
+                pass
+            return GOING_AWAY, "the engine is stopping"
+
+        async def receive(websocket: WebSocket) -> None:
+            try:
+                while True:
+                    message = await websocket.receive()
+                    if message["type"] == "websocket.disconnect":
+                        return
+                    task = asyncio.create_task(submit(message.get("text") or ""))
+                    orders.add(task)
+                    task.add_done_callback(orders.discard)
+                    if len(orders) >= self._settings.orders_per_socket_max:
+                        await asyncio.wait(orders, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(orders)
+
+        await self._serve(websocket, send, receive, overrun)
+
+    def events_response(self, order: Order, after: int) -> Response:
+        """Return a response that streams an order's updates as server-sent events, and ends with the order."""
+        return _EventStream(self, order.id, after)
+
+    async def send_events(self, order_id: OrderId, after: int, receive: Receive, send: Send) -> None:
+        overrun = _new_overrun()
+
+        async def write() -> None:
+            headers = [
+                (b"content-type", b"text/event-stream; charset=utf-8"),
+                (b"cache-control", b"no-store"),
+                (b"x-accel-buffering", b"no"),
+            ]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            async for messages in self._streams.follow(order_id, after, overrun):
+                lines = [f"id: {m.seq}\nevent: order:update\ndata: {m.text}\n\n".encode() for m in messages]
+                body = b"".join(lines) or HEARTBEAT
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+        async def until_closed() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        self._enter()
+        try:
+            await _first_of(write(), until_closed(), overrun)
+        finally:
+            self._streams.connections -= 1
+
+    async def _serve(
+        self,
+        websocket: WebSocket,
+        send: Callable[[], Awaitable[tuple[int, str]]],
+        receive: Callable[[WebSocket], Awaitable[None]],
+        overrun: asyncio.Future[None],
+    ) -> None:
+        """Send and receive until one of them ends or the client is given up."""
+        self._enter()
+        try:
+            close = await _first_of(send(), receive(websocket), overrun)
+            if overrun.done():
+                close = (OVERRUN, OVERRUN_REASON)
+            if close is not None:
+                await websocket.close(*close)
+        except (WebSocketDisconnect, RuntimeError):
+            pass  # the client has gone; there is nobody to tell
+        finally:
+            self._streams.connections -= 1
+
+    def _enter(self) -> None:
+        if self._streams.connections >= self._settings.connections_max:
+            raise NotReady(f"{self._settings.connections_max} streams are open, which is as many as the engine serves")
+        self._streams.connections += 1
+
+    async def _establish(self, websocket: WebSocket, **data: Any) -> None:
+        await websocket.accept()
+        message = {"event": "connection:established", **data, "timestamp": wire.iso(self._clock.now_ms())}
+        await websocket.send_text(wire.encode(message).decode())
+
+
+class _EventStream(Response):
+    def __init__(self, api: StreamApi, order_id: OrderId, after: int) -> None:
+        self._api = api
+        self._order_id = order_id
+        self._after = after
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._api.send_events(self._order_id, self._after, receive, send)
+
+
+def _new_overrun() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
+
+
+async def _until_closed(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass
+
+
+async def _first_of(
+    send: Coroutine[Any, Any, tuple[int, str] | None],
+    receive: Coroutine[Any, Any, None],
+    overrun: asyncio.Future[None],
+) -> tuple[int, str] | None:
+    """Run both until one ends or `overrun` is done; return what `send` returned, if it was first."""
+    sending, receiving = asyncio.create_task(send), asyncio.create_task(receive)
+    try:
+        await asyncio.wait({sending, receiving, overrun}, return_when=asyncio.FIRST_COMPLETED)
+        if sending.done():
+            return sending.result()
+        if receiving.done():
+            receiving.result()
+        return None
+    finally:
+        await _end({sending, receiving})
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,190 @@
+"""Where the parts meet: settings in, a running engine out. Nothing else builds anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from fillwright.api.feed import Streams
+from fillwright.api.http import HttpApi, HttpSettings, application
+from fillwright.api.protocol import HttpProtocol, WebSocketProtocol
+from fillwright.api.stream import StreamApi, StreamSettings
+from fillwright.backends import open_bus, open_store
+from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
+from fillwright.clock import SystemClock
+from fillwright.core.ports import Bus, Chain, Clock, Store
+from fillwright.core.retry import RetryPolicy
+from fillwright.core.tokens import TokenRegistry
+from fillwright.execution.executor import Executor, ExecutorSettings
+from fillwright.execution.intake import Intake
+from fillwright.execution.worker import Worker, WorkerSettings
+from fillwright.settings import Settings
+from fillwright.telemetry import log_orders
+from fillwright.venues import VENUES
+from fillwright.venues.simulated import Market, MarketSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The parts that others drive."""
+
+    store: Store
+    bus: Bus
+    chain: Chain
+    worker: Worker
+    streams: Streams
+    asgi: ASGIApp
+
+
+@contextlib.asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    clock: Clock | None = None,
+    *,
+    threaded: bool = True,
+    worker_name: str = "",
+    chance: Callable[[], float] = random.random,
+) -> AsyncIterator[Engine]:
+    """Build an engine; its worker is not yet running. Closes what it opened."""
+    clock = clock or SystemClock()
+    bus = open_bus()
+    store = open_store(
+        settings.database_url,
+        clock=clock,
+        committed=bus.publish,
+        capacity=settings.queue_capacity,
+        lease_ms=settings.lease_ms,
+        starts_per_minute=settings.queue_rate_limit,
+        threaded=threaded,
+    )
+    log_orders(bus)
+    ledger = open_ledger(settings, clock)
+    chain = open_chain(settings, ledger, clock)
+    market = Market(
+        MarketSettings(
+            fee_bps={"raydium": settings.sim_raydium_fee_bps, "meteora": settings.sim_meteora_fee_bps},
+            seed=settings.sim_seed,
+            speed=settings.sim_speed,
+            quote_delay_ms=settings.sim_quote_delay_ms,
+            difference_bps_min=settings.sim_difference_min_bps,
+            difference_bps_max=settings.sim_difference_max_bps,
+            quote_error_rate=settings.sim_quote_error_rate,
+            venue_down_rate=settings.sim_venue_down_rate,
+        )
+    )
+    venues = [make(name, market, clock) for name, make in VENUES.items()]
+    retry = RetryPolicy(settings.attempts_max, settings.retry_delay_ms, settings.retry_delay_max_ms)
+    executor = Executor(
+        venues,
+        chain,
+        clock,
+        retry,
+        ExecutorSettings(settings.quote_deadline_ms, settings.outcome_poll_ms, settings.resend_ms),
+        chance,
+    )
+    worker = Worker(
+        store,
+        executor,
+        bus,
+        clock,
+        WorkerSettings(
+            worker_name or f"{socket.gethostname()}-{os.getpid()}",
+            settings.queue_concurrency,
+            settings.lease_ms,
+            settings.poll_ms,
+            settings.stop_ms,
+        ),
+    )
+    tokens = TokenRegistry()
+    intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms)
+    streams = Streams(store, bus, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms)
+    stream_api = StreamApi(streams, intake, clock, StreamSettings(settings.stream_connections_max))
+    http_settings = HttpSettings(
+        settings.body_max_bytes,
+        settings.public_url,
+        frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
+    )
+    http = HttpApi(store, intake, streams, stream_api, tokens, clock, http_settings)
+    try:
+        yield Engine(store, bus, chain, worker, streams, application(http))
+    finally:
+        await store.close()
+        ledger.close()
+
+
+def open_ledger(settings: Settings, clock: Clock) -> Ledger:
+    return Ledger(settings.ledger_path, clock, settings.sim_speed)
+
+
+def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedChain:
+    return SimulatedChain(
+        ledger,
+        ChainSettings(
+            seed=settings.sim_seed,
+            speed=settings.sim_speed,
+            execution_ms_min=settings.sim_execution_min_ms,
+            execution_ms_max=settings.sim_execution_max_ms,
+            slippage_exceeded_rate=settings.sim_slippage_exceeded_rate,
+            reverted_rate=settings.sim_reverted_rate,
+            dropped_rate=settings.sim_dropped_rate,
+            late_rate=settings.sim_late_rate,
+            reply_lost_rate=settings.sim_reply_lost_rate,
+        ),
+        clock,
+    )
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, which tells its streams to end before it waits for them to."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                engine.asgi,
+                host=settings.host,
+                port=settings.port,
+                http=HttpProtocol,
+                ws=WebSocketProtocol,
+                ws_max_size=settings.body_max_bytes,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._streams = engine.streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
+
+
+async def serve(settings: Settings, listening: Callable[[int], None] = lambda _: None) -> None:
+    """Run an engine until the process is told to stop. `listening` is called with the port once it is open."""
+    log = structlog.get_logger()
+    async with open_engine(settings) as engine:
+        server = Server(engine, settings)
+        with socket.create_server((settings.host, settings.port), backlog=2048, reuse_port=False) as listener:
+            port = listener.getsockname()[1]
+            working = asyncio.create_task(engine.worker.run())
+            try:
+                log.info("engine.listening", url=f"http://{settings.host}:{port}", database=settings.database_url)
+                listening(port)
+                await server.serve(sockets=[listener])
+            finally:
+                engine.worker.stop()
+                await working
+                log.info("engine.stopped")

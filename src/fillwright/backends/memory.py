@@ -1,0 +1,228 @@
+"""Store and Bus in one process: for tests, and as the shortest statement of what a store does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from fillwright.core.errors import LeaseLost, QueueFull, VersionConflict
+from fillwright.core.lifecycle import (
+    TERMINAL,
+    Accepted,
+    AttemptFailed,
+    Event,
+    IllegalTransition,
+    Recorded,
+    TransactionSigned,
+    Update,
+    accepted,
+    apply,
+    begin,
+)
+from fillwright.core.order import Order, OrderStatus
+from fillwright.core.ports import Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
+from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
+
+
+class MemoryBus:
+    """News between the parts of one process, in the order of the commits."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self._log = structlog.get_logger()
+
+    def publish(self, updates: Sequence[Update]) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(updates)
+            except Exception:
+                # One listener's fault must not keep the news from the others; each can read the log.
+                self._log.exception("bus.listener_failed", listener=repr(listener))
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+
+@dataclass(slots=True)
+class _Row:
+    order: Order
+    due_at_ms: Millis | None
+    log: list[Recorded] = field(default_factory=list)
+    started_at_ms: Millis | None = None
+    lease: int = 0
+    leased_by: str | None = None
+
+
+class MemoryStore:
+    """Keeps everything in dictionaries and forgets it with the process."""
+
+    START_WINDOW_MS = 60_000
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        committed: Listener,
+        capacity: int,
+        lease_ms: Millis,
+        starts_per_minute: int = 0,
+    ) -> None:
+        self._clock = clock
+        self._committed = committed
+        self._capacity = capacity
+        self._lease_ms = lease_ms
+        self._starts_per_minute = starts_per_minute
+        self._rows: dict[OrderId, _Row] = {}
+        self._by_client_id: dict[str, OrderId] = {}
+        self._signatures: set[Signature] = set()
+
+    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+        known = self._by_client_id.get(event.client_order_id) if event.client_order_id is not None else None
+        if known is not None:
+            return self._rows[known].order
+        if len(self._live()) >= self._capacity:
+            raise QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
+        now_ms = self._clock.now_ms()
+        order = accepted(order_id, event, now_ms)
+        self._rows[order_id] = _Row(order, now_ms)
+        if event.client_order_id is not None:
+            self._by_client_id[event.client_order_id] = order_id
+        self._committed([self._record(order, event)])
+        return order
+
+    async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
+        after = apply(order, event, self._clock.now_ms())
+        row = self._rows.get(order.id)
+        if row is None:
+            raise VersionConflict(f"{order.id}: no such order")
+        if lease is not None and row.lease != lease:
+            raise LeaseLost(f"{order.id}: lease {lease} was followed by {row.lease}")
+        if row.order.version != order.version:
+            raise VersionConflict(f"{order.id}: event {after.version} is already there")
+        if isinstance(event, TransactionSigned):
+            if event.transaction.signature in self._signatures:
+                raise IllegalTransition(f"{order.id}: signature {event.transaction.signature} is already in the log")
+            self._signatures.add(event.transaction.signature)
+        row.order = after
+        if after.status in TERMINAL or isinstance(event, AttemptFailed):
+            row.due_at_ms, row.leased_by = after.due_at_ms, None
+        self._committed([self._record(after, event)])
+        return after
+
+    async def claim(self, worker: str, limit: int) -> Claims:
+        now_ms = self._clock.now_ms()
+        updates = [
+            self._begin(row, now_ms)
+            for row in self._live()
+            if row.started_at_ms is None and (row.order.terms.expires_at_ms or now_ms + 1) <= now_ms
+        ]
+        due = sorted(
+            (row for row in self._live() if row.due_at_ms is not None and row.due_at_ms <= now_ms),
+            key=lambda row: row.due_at_ms or 0,
+        )
+        begun = [row for row in due if row.started_at_ms is not None][:limit]
+        fresh = limit - len(begun)
+        if self._starts_per_minute:
+            fresh = max(0, min(fresh, self._starts_per_minute - len(self._starts(now_ms))))
+        taken = begun + [row for row in due if row.started_at_ms is None][:fresh]
+        for row in taken:
+            row.lease, row.leased_by, row.due_at_ms = row.lease + 1, worker, now_ms + self._lease_ms
+            row.started_at_ms = row.started_at_ms or now_ms
+            if row.order.status is OrderStatus.PENDING:
+                updates.append(self._begin(row, now_ms))
+        if updates:
+            self._committed(updates)
+        claims = [Claim(row.order, row.lease) for row in taken if row.order.status not in TERMINAL]
+        return Claims(claims, now_ms if len(taken) == limit else self._next_due(now_ms, limited=fresh == 0))
+
+    async def renew(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+        for row in self._held(claims):
+            row.due_at_ms = self._clock.now_ms() + self._lease_ms
+
+    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+        for row in self._held(claims):
+            row.due_at_ms, row.leased_by = self._clock.now_ms(), None
+
+    async def history(self, order_id: OrderId, after: int = 0) -> list[Recorded]:
+        row = self._rows.get(order_id)
+        return row.log[after:] if row else []
+
+    async def find(self, criteria: OrderFilter) -> list[Order]:
+        def matches(order: Order) -> bool:
+            mints = (order.terms.token_in.mint, order.terms.token_out.mint)
+            return (
+                (criteria.status is None or order.status is criteria.status)
+                and (criteria.mint is None or criteria.mint in mints)
+                and (criteria.client_order_id is None or order.client_order_id == criteria.client_order_id)
+                and (criteria.created_from_ms is None or order.id >= order_id_floor(criteria.created_from_ms))
+                and (criteria.created_to_ms is None or order.id < order_id_floor(criteria.created_to_ms))
+                and (criteria.before is None or order.id < criteria.before)
+            )
+
+        newest_first = (self._rows[key].order for key in sorted(self._rows, reverse=True))
+        return [order for order in newest_first if matches(order)][: criteria.limit]
+
+    async def counts(self) -> QueueCounts:
+        now_ms = self._clock.now_ms()
+        limited = 0 < self._starts_per_minute <= len(self._starts(now_ms))
+        live = self._live()
+        active = sum(row.leased_by is not None and (row.due_at_ms or 0) > now_ms for row in live)
+        delayed = sum(
+            row.leased_by is None and ((row.due_at_ms or 0) > now_ms or (limited and row.started_at_ms is None))
+            for row in live
+        )
+        outcomes = [row.order.status for row in self._rows.values()]
+        return QueueCounts(
+            waiting=len(live) - active - delayed,
+            active=active,
+            delayed=delayed,
+            confirmed=outcomes.count(OrderStatus.CONFIRMED),
+            failed=outcomes.count(OrderStatus.FAILED),
+            total=len(outcomes),
+        )
+
+    async def scan(self) -> AsyncIterator[Order]:
+        for key in sorted(self._rows):
+            yield self._rows[key].order
+
+    async def check(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    def _record(self, order: Order, event: Event) -> Update:
+        record = Recorded(order.id, order.version, order.updated_at_ms, event)
+        self._rows[order.id].log.append(record)
+        return Update(record, order)
+
+    def _begin(self, row: _Row, now_ms: Millis) -> Update:
+        event = begin(row.order, now_ms)
+        row.order = apply(row.order, event, now_ms)
+        if row.order.status in TERMINAL:
+            row.due_at_ms, row.leased_by = None, None
+        return self._record(row.order, event)
+
+    def _live(self) -> list[_Row]:
+        return [row for row in self._rows.values() if row.order.status not in TERMINAL]
+
+    def _held(self, claims: Sequence[tuple[OrderId, int]]) -> list[_Row]:
+        rows = [(self._rows[key], lease) for key, lease in claims if key in self._rows]
+        return [row for row, lease in rows if row.lease == lease and row.leased_by is not None]
+
+    def _starts(self, now_ms: Millis) -> list[Millis]:
+        starts = (row.started_at_ms for row in self._rows.values())
+        return [start for start in starts if start is not None and start >= now_ms - self.START_WINDOW_MS]
+
+    def _next_due(self, now_ms: Millis, *, limited: bool) -> Millis | None:
+        free_at = min(self._starts(now_ms), default=now_ms) + self.START_WINDOW_MS + 1 if limited else 0
+        times = [
+            max(row.due_at_ms, free_at) if row.started_at_ms is None else row.due_at_ms
+            for row in self._live()
+            if row.due_at_ms is not None
+        ]
+        expiries = [row.order.terms.expires_at_ms for row in self._live() if row.started_at_ms is None]
+        return min([*times, *(expiry for expiry in expiries if expiry is not None)], default=None)

@@ -1,0 +1,1 @@
+"""Where transactions are signed and land."""

@@ -1,0 +1,217 @@
+"""A chain in a file. It behaves like Solana where that matters for not losing and not doubling an order.
+
+- A transaction is signed against a recent block and may land until the block height passes 150 more.
+- Sending decides at once when, and how, the transaction will land; nobody sees it before that moment. Its row in the
+  ledger is written then, so a process that dies a moment later finds the swap done when it comes back.
+- The signature is the ledger's primary key: whoever sends it, and however often, it lands once.
+- Replies can be lost, sends dropped, landings late: by rates, drawn from a seeded generator.
+
+The ledger is a database of its own, never the engine's, and several processes may share it.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Final
+
+from fillwright.core.errors import ChainUnavailable, ExecutionError, SlippageExceeded, TransactionReverted
+from fillwright.core.order import Fill, Order, SignedTransaction
+from fillwright.core.ports import Clock, Finalized, LandedSwap
+from fillwright.core.routing import Route
+from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58
+
+BLOCK_MS: Final = 400
+BLOCK_MS_MIN: Final = 40  # at speed 0 blocks still take time, or nothing signed could land before it expires
+BLOCKHASH_BLOCKS: Final = 150
+FINALIZED_BLOCKS: Final = 32
+FIRST_HEIGHT: Final = 250_000_000
+FEE_LAMPORTS: Final = 5_000
+
+# Amounts are text: a u64 does not fit SQLite's signed integer.
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS blocks (height INTEGER NOT NULL, at_ms INTEGER NOT NULL, block_ms INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS transactions (
+    signature TEXT PRIMARY KEY, order_id TEXT NOT NULL, attempt INTEGER NOT NULL, lands_at_ms INTEGER NOT NULL,
+    slot INTEGER NOT NULL, in_amount TEXT NOT NULL, out_amount TEXT, error TEXT
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSettings:
+    """Delays are multiplied by `speed` (0: none). Rates are shares of the occasions, from 0 to 1."""
+
+    seed: int = 0
+    speed: float = 1.0
+    execution_ms_min: Millis = 2_000
+    execution_ms_max: Millis = 3_000
+    slippage_exceeded_rate: float = 0.0
+    reverted_rate: float = 0.0
+    dropped_rate: float = 0.0
+    late_rate: float = 0.0
+    reply_lost_rate: float = 0.0
+
+
+class Ledger:
+    """The chain's own record, in the file at `path` (":memory:" for one that ends with this object)."""
+
+    def __init__(self, path: str, clock: Clock, speed: float = 1.0) -> None:
+        if path != ":memory:":
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = OFF")  # a chain does not forget when our machine does; close enough
+        self._database.executescript(_SCHEMA)
+        self._clock = clock
+        self._height, self._at_ms, self._block_ms = self._open_blocks(max(BLOCK_MS_MIN, int(BLOCK_MS * speed)))
+
+    def height(self, at_ms: Millis) -> int:
+        return self._height + max(0, at_ms - self._at_ms) // self._block_ms
+
+    def span_ms(self, blocks: int) -> Millis:
+        return blocks * self._block_ms
+
+    def enter(self, signature: Signature, memo: dict[str, Any], lands_at_ms: Millis, result: int | str) -> None:
+        """Write down how a transaction lands: the out amount or an error. The first to do so decides."""
+        out_amount, error = (str(result), None) if isinstance(result, int) else (None, result)
+        self._database.execute(
+            "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                signature,
+                memo["order"],
+                memo["attempt"],
+                lands_at_ms,
+                slot(self.height(lands_at_ms)),
+                str(memo["in_amount"]),
+                out_amount,
+                error,
+            ),
+        )
+
+    def entry(self, signature: Signature, until_ms: Millis) -> Fill | str | None:
+        """Return the fill or the error of a transaction that landed by `until_ms`."""
+        row = self._database.execute(
+            "SELECT in_amount, out_amount, error, slot FROM transactions WHERE signature = ? AND lands_at_ms <= ?",
+            (signature, until_ms),
+        ).fetchone()
+        if row is None:
+            return None
+        in_amount, out_amount, error, at_slot = row
+        return str(error) if error is not None else Fill(int(in_amount), int(out_amount), FEE_LAMPORTS, at_slot)
+
+    def known(self, signature: Signature) -> bool:
+        found = self._database.execute("SELECT 1 FROM transactions WHERE signature = ?", (signature,)).fetchone()
+        return found is not None
+
+    def swaps(self, until_ms: Millis) -> list[LandedSwap]:
+        rows = self._database.execute(
+            "SELECT order_id, attempt, signature, in_amount, out_amount, slot FROM transactions"
+            " WHERE error IS NULL AND lands_at_ms <= ? ORDER BY lands_at_ms, signature",
+            (until_ms,),
+        )
+        return [
+            LandedSwap(OrderId(order), attempt, Signature(key), Fill(int(in_amount), int(out), FEE_LAMPORTS, at_slot))
+            for order, attempt, key, in_amount, out, at_slot in rows
+        ]
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _open_blocks(self, block_ms: Millis) -> tuple[int, Millis, Millis]:
+        """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards."""
+        now_ms = self._clock.now_ms()
+        self._database.execute("BEGIN IMMEDIATE")
+        row = self._database.execute("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC").fetchone()
+        if row is None:
+            row = (FIRST_HEIGHT, now_ms, block_ms)
+            self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
+        elif row[2] != block_ms:
+            row = (row[0] + max(0, now_ms - row[1]) // row[2], now_ms, block_ms)
+            self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
+        self._database.execute("COMMIT")
+        return row[0], row[1], row[2]
+
+
+class SimulatedChain:
+    """Signs and sends against a ledger."""
+
+    def __init__(self, ledger: Ledger, settings: ChainSettings, clock: Clock) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._clock = clock
+        self._random = random.Random(f"{settings.seed}/chain")
+
+    async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
+        last_valid = self._ledger.height(self._clock.now_ms()) + BLOCKHASH_BLOCKS
+        message = json.dumps(
+            {
+                "order": order.id,
+                "attempt": order.attempt,
+                "pool": route.quote.pool,
+                "in_amount": route.quote.in_amount,
+                "quoted_out": route.quote.out_amount,
+                "min_out": min_out_amount,
+                "last_valid": last_valid,
+            },
+            separators=(",", ":"),
+        ).encode()
+        signature = blake2b(message, key=b"simulated wallet", digest_size=64).digest()
+        return SignedTransaction(Signature(base58(signature)), signature + message, last_valid)
+
+    async def send(self, transaction: SignedTransaction) -> None:
+        if not self._ledger.known(transaction.signature):
+            self._land(transaction)
+        self._lose_reply("send")
+
+    async def finalized(self) -> Finalized:
+        self._lose_reply("finalized")
+        height = self._ledger.height(self._clock.now_ms()) - FINALIZED_BLOCKS
+        return Finalized(height, slot(height))
+
+    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+        self._lose_reply("outcome")
+        now_ms = self._clock.now_ms()
+        if slot(self._ledger.height(now_ms)) < min_slot:
+            raise ChainUnavailable(f"the chain's view is behind slot {min_slot}")
+        entry = self._ledger.entry(signature, now_ms)
+        if not isinstance(entry, str):
+            return entry
+        return SlippageExceeded(entry) if entry.startswith("slippage") else TransactionReverted(entry)
+
+    async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
+        for swap in self._ledger.swaps(self._clock.now_ms()):
+            yield swap
+
+    def _land(self, transaction: SignedTransaction) -> None:
+        settings, chance = self._settings, self._random.random
+        if chance() < settings.dropped_rate:
+            return
+        memo = json.loads(transaction.raw[64:])
+        delay_ms = int(self._random.uniform(settings.execution_ms_min, settings.execution_ms_max) * settings.speed)
+        if chance() < settings.late_rate:  # around the end of its time: some of these come too late
+            delay_ms = self._ledger.span_ms(self._random.randrange(120, 170))
+        lands_at_ms = self._clock.now_ms() + delay_ms
+        if self._ledger.height(lands_at_ms) > transaction.last_valid_block_height:
+            return
+        quoted, least = memo["quoted_out"], memo["min_out"]
+        result: int | str = quoted - int((quoted - least) * chance())
+        if chance() < settings.reverted_rate:
+            result = "the program returned custom error 6000"
+        elif chance() < settings.slippage_exceeded_rate:
+            result = f"slippage limit exceeded: the swap would have paid less than {least}"
+        self._ledger.enter(transaction.signature, memo, lands_at_ms, result)
+
+    def _lose_reply(self, method: str) -> None:
+        if self._settings.reply_lost_rate and self._random.random() < self._settings.reply_lost_rate:
+            raise ChainUnavailable(f"no reply to {method}")
+
+
+def slot(height: int) -> int:
+    """Return the slot of a block: one slot in twenty has no block."""
+    return height + height // 19

@@ -1,0 +1,226 @@
+"""Every error that the engine raises on purpose.
+
+FillwrightError
+├── Denied                     by us: the request is refused and nothing has been done
+│   ├── InvalidRequest         the request cannot be read
+│   │   ├── PayloadTooLarge
+│   │   └── UnsupportedMediaType
+│   ├── NotFound, MethodNotAllowed
+│   ├── InvalidOrder           the order cannot be meant
+│   │   ├── InvalidAmount
+│   │   ├── InvalidSlippage
+│   │   ├── InvalidExpiry
+│   │   ├── UnknownToken
+│   │   ├── SameToken
+│   │   └── UnknownOrderKind
+│   ├── OrderNotFound
+│   ├── NotCancellable
+│   ├── IdempotencyMismatch
+│   ├── QueueFull
+│   └── NotReady
+├── ExecutionError             why an attempt ended; `retryable` says whether another one makes sense
+│   ├── VenueUnavailable   *
+│   ├── PairNotListed
+│   ├── NoRoute            *
+│   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
+│   ├── SlippageExceeded   *
+│   ├── TransactionReverted *
+│   ├── TransactionExpired *
+│   └── InternalError      *
+└── StoreError
+    ├── VersionConflict        somebody else appended first: read again
+    ├── LeaseLost              another worker holds the order now: let go of it
+    └── StoreUnavailable       nothing was written, as far as the store can tell: see its message
+
+* retryable. `code` is the name on the wire and in the log; it never changes once published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class FillwrightError(Exception):
+    """The root. `code` is stable and meant for programs; the message is for people."""
+
+    code: ClassVar[str]
+    title: ClassVar[str]
+
+
+class Denied(FillwrightError):
+    """We refuse; nothing has been done. `field` names the part of the request at fault, where there is one."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidRequest(Denied):
+    code = "invalid_request"
+    title = "The request cannot be read"
+
+
+class PayloadTooLarge(InvalidRequest):
+    code = "payload_too_large"
+    title = "The request body is too large"
+
+
+class UnsupportedMediaType(InvalidRequest):
+    code = "unsupported_media_type"
+    title = "The request body is not JSON"
+
+
+class NotFound(Denied):
+    code = "not_found"
+    title = "No such page"
+
+
+class MethodNotAllowed(Denied):
+    code = "method_not_allowed"
+    title = "The page does not take this method"
+
+
+class InvalidOrder(Denied):
+    code = "invalid_order"
+    title = "The order is not valid"
+
+
+class InvalidAmount(InvalidOrder):
+    code = "invalid_amount"
+    title = "The amount is not valid"
+
+
+class InvalidSlippage(InvalidOrder):
+    code = "invalid_slippage"
+    title = "The slippage is not valid"
+
+
+class InvalidExpiry(InvalidOrder):
+    code = "invalid_expiry"
+    title = "The expiry is not valid"
+
+
+class UnknownToken(InvalidOrder):
+    code = "unknown_token"
+    title = "The token is not known"
+
+
+class SameToken(InvalidOrder):
+    code = "same_token"
+    title = "Both sides are the same token"
+
+
+class UnknownOrderKind(InvalidOrder):
+    code = "unknown_order_kind"
+    title = "The kind of order is not known"
+
+
+class OrderNotFound(Denied):
+    code = "order_not_found"
+    title = "No such order"
+
+
+class NotCancellable(Denied):
+    code = "not_cancellable"
+    title = "The order can no longer be cancelled"
+
+
+class IdempotencyMismatch(Denied):
+    code = "idempotency_mismatch"
+    title = "The client order id was used for another order"
+
+
+class QueueFull(Denied):
+    code = "queue_full"
+    title = "The queue is full"
+
+
+class NotReady(Denied):
+    code = "not_ready"
+    title = "The engine cannot take orders now"
+
+
+class ExecutionError(FillwrightError):
+    """Why an attempt ended. Raised only where it is proven that the attempt has no effect and never will have."""
+
+    retryable: ClassVar[bool]
+
+
+class VenueUnavailable(ExecutionError):
+    code = "venue_unavailable"
+    title = "The venue does not answer"
+    retryable = True
+
+
+class PairNotListed(ExecutionError):
+    code = "pair_not_listed"
+    title = "The venue has no pool for the pair"
+    retryable = False
+
+
+class NoRoute(ExecutionError):
+    code = "no_route"
+    title = "No venue gave a usable quote"
+    retryable = True
+
+
+class ChainUnavailable(ExecutionError):
+    code = "chain_unavailable"
+    title = "The chain does not answer"
+    retryable = True
+
+
+class SlippageExceeded(ExecutionError):
+    code = "slippage_exceeded"
+    title = "The price moved beyond the slippage limit"
+    retryable = True
+
+
+class TransactionReverted(ExecutionError):
+    code = "transaction_reverted"
+    title = "The transaction is on chain with an error"
+    retryable = True
+
+
+class TransactionExpired(ExecutionError):
+    code = "transaction_expired"
+    title = "The transaction can no longer land"
+    retryable = True
+
+
+class InternalError(ExecutionError):
+    code = "internal_error"
+    title = "The engine has a fault"
+    retryable = True
+
+
+class StoreError(FillwrightError):
+    """The log could not be written or read."""
+
+
+class VersionConflict(StoreError):
+    code = "version_conflict"
+    title = "The order has moved on"
+
+
+class LeaseLost(StoreError):
+    code = "lease_lost"
+    title = "Another worker holds the order"
+
+
+class StoreUnavailable(StoreError):
+    code = "store_unavailable"
+    title = "The database does not answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as the log keeps it."""
+
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, error: ExecutionError) -> Failure:
+        return cls(error.code, str(error))

@@ -1,0 +1,204 @@
+"""Every seam of the engine on one page. An implementation of a port passes that port's suite in `tests/contracts`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from fillwright.core.errors import ExecutionError
+from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
+from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
+from fillwright.core.routing import Quote, QuoteRequest, Route
+from fillwright.core.units import BaseUnits, Bps, Millis, Mint, OrderId, Signature
+
+
+class Clock(Protocol):
+    def now_ms(self) -> Millis:
+        """Return the time since the Unix epoch."""
+
+    async def sleep(self, span_ms: Millis) -> None: ...
+
+
+class Venue(Protocol):
+    """A place where swaps are made."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def quote(self, request: QuoteRequest) -> Quote:
+        """Return what the venue pays. Raise VenueUnavailable or PairNotListed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalized:
+    """The newest block that can no longer be rolled back."""
+
+    block_height: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class LandedSwap:
+    """A successful swap in the chain's own record; order and attempt are read from the transaction's memo."""
+
+    order_id: OrderId
+    attempt: int
+    signature: Signature
+    fill: Fill
+
+
+class Chain(Protocol):
+    """Where transactions are signed and land. Every method may raise ChainUnavailable, which means "unknown"."""
+
+    async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
+        """Build and sign the order's swap, with order id and attempt as memo. Nothing is sent."""
+
+    async def send(self, transaction: SignedTransaction) -> None:
+        """Hand the bytes to the network. May be repeated: a signature lands at most once."""
+
+    async def finalized(self) -> Finalized: ...
+
+    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+        """Return the fill, the error on chain, or None if a view at least as recent as `min_slot` does not know it."""
+
+    def landed_swaps(self) -> AsyncIterator[LandedSwap]:
+        """Yield every successful swap of this wallet, oldest first, from the chain's own record."""
+
+
+Listener: TypeAlias = Callable[[Sequence[Update]], None]
+
+
+class Bus(Protocol):
+    """Carries news of what was committed. It may lose news and holds no truth: listeners check `seq`, and read the log."""
+
+    def publish(self, updates: Sequence[Update]) -> None:
+        """Tell every listener of one commit. Never blocks, never raises."""
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` for every commit from now on. Return the function that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An order that this worker holds. `lease` is the fence: an append that names an older one is refused."""
+
+    order: Order
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a claim returned, and the earliest time at which another one may return more (None: no order waits)."""
+
+    taken: Sequence[Claim]
+    next_due_ms: Millis | None
+
+
+@dataclass(frozen=True, slots=True)
+class OrderFilter:
+    """Which orders to list, newest first; `before` is the last id of the previous page."""
+
+    status: OrderStatus | None = None
+    mint: Mint | None = None
+    client_order_id: str | None = None
+    created_from_ms: Millis | None = None
+    created_to_ms: Millis | None = None
+    before: OrderId | None = None
+    limit: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class QueueCounts:
+    """`waiting`: due, not taken. `active`: held by a worker. `delayed`: held back by a retry or the rate limit."""
+
+    waiting: int
+    active: int
+    delayed: int
+    confirmed: int
+    failed: int
+    total: int
+
+
+class Store(Protocol):
+    """The log of events, and the queue that follows from it. What a method returns is durable.
+
+    After each commit the store hands its news to the listener it was opened with, once, in order.
+    Any method may raise StoreUnavailable.
+    """
+
+    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+        """Append an order's first event. If its client order id is known, return that order instead, unchanged.
+
+        Raise QueueFull if as many orders are open as the store admits.
+        """
+
+    async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
+        """Append an event to the order as the caller saw it, and return the order after it.
+
+        Raise VersionConflict if the order has moved on, LeaseLost if `lease` is not the newest. Terminal events and
+        AttemptFailed give the lease back.
+        """
+
+    async def claim(self, worker: str, limit: int) -> Claims:
+        """Take up to `limit` due orders under a new lease each, those already begun first.
+
+        A pending order is begun (or expires) in the same commit, so that start, lease and the global rate limit of
+        starts are one decision.
+        """
+
+    async def renew(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+        """Lengthen leases that are still held; others are left alone."""
+
+    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+        """Give leases back: the orders are due at once."""
+
+    async def history(self, order_id: OrderId, after: int = 0) -> list[Recorded]:
+        """Return the order's events with a `seq` above `after`, in order; empty if there are none."""
+
+    async def find(self, criteria: OrderFilter) -> list[Order]:
+        """Return one page of orders, newest first."""
+
+    async def counts(self) -> QueueCounts: ...
+
+    def scan(self) -> AsyncIterator[Order]:
+        """Yield every order, oldest first."""
+
+    async def check(self) -> None:
+        """Return if the store can answer; raise StoreUnavailable if not."""
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRequest:
+    """An order in the client's words. Amount and slippage are still text, so that no float ever touches them."""
+
+    token_in: str
+    token_out: str
+    amount: str
+    slippage: str | None = None
+    kind: str = "market"
+    client_order_id: str | None = None
+    expires_at_ms: Millis | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotePreview:
+    """The route that an order would take now."""
+
+    route: Route
+    request: QuoteRequest
+    slippage_bps: Bps
+    min_out_amount: BaseUnits
+
+
+class Intake(Protocol):
+    """The one door through which orders, cancels and quotes come. Every method may raise Denied."""
+
+    async def submit(self, request: OrderRequest) -> tuple[Order, bool]:
+        """Return the order once it is durable, and whether it is new (False: its client order id was known)."""
+
+    async def cancel(self, order_id: OrderId) -> Order: ...
+
+    async def quote(self, request: OrderRequest) -> QuotePreview: ...

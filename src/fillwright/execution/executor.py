@@ -1,0 +1,152 @@
+"""The story of an order, one step at a time.
+
+`next_event` looks at the order and returns the one event that comes next; the worker appends it and asks again. The
+order of things is the guarantee:
+
+    sign -> append -> send     The signature is durable before the first byte goes out, so whoever takes over after a
+                               crash finds the transaction and goes on with it instead of making another one.
+    height, then outcome       An attempt is dead when the finalized block height is past its last valid one *and then*
+                               a view at least that recent does not know its signature. Asked the other way round, a
+                               transaction that lands between the two answers looks dead, and the retry swaps twice.
+
+An error, a time-out or a lost reply after signing proves nothing. The executor keeps the bytes going out and asks
+again, for as long as it takes.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from fillwright.core.errors import (
+    ChainUnavailable,
+    ExecutionError,
+    InternalError,
+    SlippageExceeded,
+    TransactionExpired,
+)
+from fillwright.core.lifecycle import (
+    AttemptFailed,
+    Confirmed,
+    Event,
+    Failed,
+    IllegalTransition,
+    RouteSelected,
+    TransactionSigned,
+)
+from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
+from fillwright.core.ports import Chain, Clock, Venue
+from fillwright.core.retry import RetryPolicy
+from fillwright.core.routing import QuoteRequest, best_route
+from fillwright.core.units import Millis, min_out
+from fillwright.execution.quoting import ask_all
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSettings:
+    quote_deadline_ms: Millis = 2_000
+    outcome_poll_ms: Millis = 200
+    resend_ms: Millis = 2_000
+
+
+class Executor:
+    def __init__(
+        self,
+        venues: Sequence[Venue],
+        chain: Chain,
+        clock: Clock,
+        retry: RetryPolicy,
+        settings: ExecutorSettings,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._venues = venues
+        self._chain = chain
+        self._clock = clock
+        self._retry = retry
+        self._settings = settings
+        self._chance = chance
+        self._log = structlog.get_logger()
+
+    async def next_event(self, order: Order) -> Event:
+        """Return what happens next to an order that a worker holds.
+
+        Raise whatever goes wrong after signing: nothing is known then, and the order must be looked at again later.
+        """
+        match order.status:
+            case OrderStatus.ROUTING:
+                return await self._before_signing(order, self._route)
+            case OrderStatus.BUILDING:
+                return await self._before_signing(order, self._sign)
+            case OrderStatus.SUBMITTED:
+                return await self._land(order)
+            case _:
+                raise IllegalTransition(f"{order.id}: there is no step to take in status {order.status}")
+
+    async def _before_signing(self, order: Order, step: Callable[[Order], Event]) -> Event:
+        """Take a step that cannot move money: whatever goes wrong in it, the attempt is proven to have no effect."""
+        try:
+            return await step(order)
+        except ExecutionError as error:
+            return self._end_of_attempt(order, error)
+        except Exception as error:
+            self._log.exception("order.step_failed", order=order.id, status=order.status)
+            return self._end_of_attempt(order, InternalError(f"{type(error).__name__}: {error}"))
+
+    async def _route(self, order: Order) -> Event:
+        terms = order.terms
+        request = QuoteRequest(terms.token_in, terms.token_out, terms.in_amount, self._clock.now_ms())
+        answers = await ask_all(self._venues, request, self._settings.quote_deadline_ms)
+        route = best_route(request, answers)
+        out_amount = route.quote.out_amount
+        # Pinned at the first route: taken anew from each retry's quote, the user's limit would slip with the market.
+        min_out_amount = order.min_out_amount or min_out(out_amount, terms.slippage_bps)
+        if out_amount < min_out_amount:
+            raise SlippageExceeded(f"the best quote is {out_amount}, below the order's minimum of {min_out_amount}")
+        return RouteSelected(route, min_out_amount)
+
+    async def _sign(self, order: Order) -> Event:
+        assert order.route is not None
+        assert order.min_out_amount is not None
+        return TransactionSigned(await self._chain.sign(order, order.route, order.min_out_amount))
+
+    async def _land(self, order: Order) -> Event:
+        """Send the signed bytes, again and again, until the chain has decided."""
+        transaction = order.live
+        assert transaction is not None
+        send_at_ms = 0
+        while True:
+            now_ms = self._clock.now_ms()
+            if now_ms >= send_at_ms:
+                await self._send(order, transaction)
+                send_at_ms = now_ms + self._settings.resend_ms
+            try:
+                finalized = await self._chain.finalized()
+                outcome = await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
+            except ChainUnavailable as error:
+                self._log.warning("order.outcome_unknown", order=order.id, reason=str(error))
+            else:
+                if isinstance(outcome, Fill):
+                    return Confirmed(outcome)
+                if isinstance(outcome, ExecutionError):
+                    return self._end_of_attempt(order, outcome)
+                if finalized.block_height > transaction.last_valid_block_height:
+                    return self._end_of_attempt(
+                        order,
+                        TransactionExpired(
+                            f"not on chain at finalized block {finalized.block_height}, and valid only up to"
+                            f" {transaction.last_valid_block_height}"
+                        ),
+                    )
+            await self._clock.sleep(self._settings.outcome_poll_ms)
+
+    async def _send(self, order: Order, transaction: SignedTransaction) -> None:
+        try:
+            await self._chain.send(transaction)
+        except ChainUnavailable as error:
+            self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+
+    def _end_of_attempt(self, order: Order, error: ExecutionError) -> AttemptFailed | Failed:
+        return self._retry.after(order, error, self._clock.now_ms(), self._chance())

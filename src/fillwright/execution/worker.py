@@ -1,0 +1,148 @@
+"""Claims due orders and drives each until it rests: over, or waiting for its next attempt.
+
+There is no recovery code. A worker that dies leaves leases that run out; whoever claims the order next reads its log
+and takes the next step. A worker that was frozen and wakes up is refused at its next append, because the lease that it
+names is no longer the newest, and lets go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
+from fillwright.core.lifecycle import Accepted, AttemptFailed, Update
+from fillwright.core.order import OrderStatus
+from fillwright.core.ports import Bus, Claim, Clock, Store
+from fillwright.core.units import Millis, OrderId
+from fillwright.execution.executor import Executor
+
+IN_HAND: Final = frozenset({OrderStatus.ROUTING, OrderStatus.BUILDING, OrderStatus.SUBMITTED})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """`poll_ms` bounds how long a lost wake-up can go unnoticed."""
+
+    name: str
+    concurrency: int = 10
+    lease_ms: Millis = 5_000
+    poll_ms: Millis = 1_000
+    stop_ms: Millis = 8_000
+
+
+class Worker:
+    def __init__(self, store: Store, executor: Executor, bus: Bus, clock: Clock, settings: WorkerSettings) -> None:
+        self._store = store
+        self._executor = executor
+        self._bus = bus
+        self._clock = clock
+        self._settings = settings
+        self._in_hand: dict[OrderId, int] = {}
+        self._drives: set[asyncio.Task[None]] = set()
+        self._news = False
+        self._wake: asyncio.Future[None] | None = None
+        self._stopping = False
+        self._log = structlog.get_logger().bind(worker=settings.name)
+
+    async def run(self) -> None:
+        """Work until `stop` is called, then finish what is in hand or give it back."""
+        unsubscribe = self._bus.subscribe(self._hear)
+        renewing = asyncio.create_task(self._keep_leases())
+        try:
+            while not self._stopping:
+                self._news = False
+                await self._wait(await self._claim())
+            await self._finish()
+        finally:
+            unsubscribe()
+            renewing.cancel()
+            for drive in self._drives:
+                drive.cancel()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._awake()
+
+    async def _claim(self) -> Millis | None:
+        """Take as many due orders as there are hands free. Return when to look again (None: when there is news)."""
+        free = self._settings.concurrency - len(self._in_hand)
+        if free == 0:
+            return None
+        try:
+            claims = await self._store.claim(self._settings.name, free)
+        except StoreUnavailable as error:
+            self._log.error("worker.claim_failed", reason=str(error))
+            return self._clock.now_ms() + self._settings.poll_ms
+        for claim in claims.taken:
+            self._in_hand[claim.order.id] = claim.lease
+            drive = asyncio.create_task(self._drive(claim))
+            self._drives.add(drive)
+            drive.add_done_callback(self._drives.discard)
+        return claims.next_due_ms
+
+    async def _drive(self, claim: Claim) -> None:
+        order, lease = claim.order, claim.lease
+        try:
+            while order.status in IN_HAND:
+                order = await self._store.append(order, await self._executor.next_event(order), lease)
+        except (VersionConflict, LeaseLost) as error:
+            self._log.info("worker.let_go", order=order.id, reason=str(error))
+        except StoreUnavailable as error:
+            self._log.error("worker.append_failed", order=order.id, reason=str(error))
+        except Exception:
+            self._log.exception("worker.fault", order=order.id, status=order.status)
+        finally:
+            # Where the order was left in hand, its lease runs out and the next claim reads what is true.
+            if self._in_hand.get(order.id) == lease:
+                del self._in_hand[order.id]
+            self._awake()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await self._clock.sleep(self._settings.lease_ms // 3)
+            if self._in_hand:
+                try:
+                    await self._store.renew(list(self._in_hand.items()))
+                except StoreUnavailable as error:
+                    self._log.error("worker.renew_failed", reason=str(error))
+
+    async def _finish(self) -> None:
+        if self._drives:
+            await asyncio.wait(self._drives, timeout=self._settings.stop_ms / 1000)
+        unfinished = list(self._in_hand.items())
+        for drive in self._drives:
+            drive.cancel()
+        await asyncio.gather(*self._drives, return_exceptions=True)
+        if unfinished:
+            self._log.info("worker.handed_back", orders=len(unfinished))
+            await self._store.release(unfinished)
+
+    def _hear(self, updates: Sequence[Update]) -> None:
+        if any(isinstance(update.record.event, Accepted | AttemptFailed) for update in updates):
+            self._awake()
+
+    def _awake(self) -> None:
+        self._news = True
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _wait(self, until_ms: Millis | None) -> None:
+        """Return at `until_ms`, at the next poll, or when there is news, whichever comes first."""
+        now_ms = self._clock.now_ms()
+        span_ms = self._settings.poll_ms if until_ms is None else min(self._settings.poll_ms, until_ms - now_ms)
+        if self._news or span_ms <= 0:
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        self._wake = loop.create_future()
+        alarm = loop.call_later(span_ms / 1000, self._awake)
+        try:
+            await self._wake
+        finally:
+            alarm.cancel()
+            self._wake = None

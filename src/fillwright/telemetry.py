@@ -1,0 +1,95 @@
+"""Logs: one JSON object a line, or lines for people on a terminal. What happens to orders is heard on the bus."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import orjson
+import structlog
+
+from fillwright.core.lifecycle import AttemptFailed, Confirmed, Failed, RouteSelected, Update
+from fillwright.core.ports import Bus
+from fillwright.core.units import difference_bps, format_amount
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """Write to standard error: as JSON, or in colour if `log_format` is auto and that is a terminal."""
+    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if console:
+        structlog.configure(
+            processors=[*shared, structlog.dev.ConsoleRenderer()],
+            wrapper_class=structlog.make_filtering_bound_logger(number),
+            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            cache_logger_on_first_use=True,
+        )
+    else:
+        structlog.configure(
+            processors=[
+                *shared,
+                structlog.processors.format_exc_info,
+                structlog.processors.JSONRenderer(serializer=orjson.dumps),
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(number),
+            logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+            cache_logger_on_first_use=True,
+        )
+    # The web server has its own loggers; what matters of theirs goes the same way.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter('{"event":"%(name)s","level":"%(levelname)s","message":"%(message)s"}'))
+    server = logging.getLogger("uvicorn")
+    server.handlers, server.propagate = [handler], False
+    server.setLevel(max(number, logging.WARNING))
+
+
+def log_orders(bus: Bus) -> None:
+    """Log the routing decision and the end of every attempt and order."""
+    log = structlog.get_logger()
+
+    def hear(updates: Sequence[Update]) -> None:
+        for update in updates:
+            order, event = update.order, update.record.event
+            match event:
+                case RouteSelected(route):
+                    log.info(
+                        "order.routed",
+                        order=order.id,
+                        attempt=order.attempt,
+                        venue=route.quote.venue,
+                        out=format_amount(route.quote.out_amount, order.terms.token_out.decimals),
+                        why=route.reason,
+                        passed_over=[f"{venue.venue}: {venue.reason}" for venue in route.passed_over],
+                    )
+                case Confirmed(fill):
+                    quoted = order.route.quote.out_amount if order.route else fill.out_amount
+                    log.info(
+                        "order.confirmed",
+                        order=order.id,
+                        attempt=order.attempt,
+                        out=format_amount(fill.out_amount, order.terms.token_out.decimals),
+                        fill_to_quote_bps=difference_bps(fill.out_amount, quoted),
+                    )
+                case AttemptFailed(attempt, failure, retry_at_ms):
+                    log.warning(
+                        "order.attempt_failed",
+                        order=order.id,
+                        attempt=attempt,
+                        code=failure.code,
+                        reason=failure.message,
+                        retry_in_ms=retry_at_ms - update.record.at_ms,
+                    )
+                case Failed(attempt, failure):
+                    log.error(
+                        "order.failed", order=order.id, attempts=attempt, code=failure.code, reason=failure.message
+                    )
+                case _:
+                    pass
+
+    bus.subscribe(hear)
