@@ -9,6 +9,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 import uvicorn
@@ -31,6 +32,9 @@ from fillwright.settings import Settings
 from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
 from fillwright.venues.simulated import Market, MarketSettings
+
+
+BACKLOG: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +176,29 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raise OSError if the address cannot be had.
+
+    Its protocol is named: asyncio turns Nagle's delay off only on sockets that say they are TCP.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
 async def serve(settings: Settings, listening: Callable[[int], None] = lambda _: None) -> None:
     """Run an engine until the process is told to stop. `listening` is called with the port once it is open."""
     log = structlog.get_logger()
     async with open_engine(settings) as engine:
         server = Server(engine, settings)
-        with socket.create_server((settings.host, settings.port), backlog=2048, reuse_port=False) as listener:
+        with listen(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
             working = asyncio.create_task(engine.worker.run())
             try:

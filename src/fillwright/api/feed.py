@@ -77,7 +77,7 @@ class Streams:
         self._poll_ms = poll_ms
         self._by_order: defaultdict[OrderId, set[Feed]] = defaultdict(set)
         self._everything: set[Feed] = set()
-        self._closed = False
+        self.stopped = asyncio.Event()
         self.connections = 0
         bus.subscribe(self._hear)
 
@@ -121,14 +121,14 @@ class Streams:
 
     def close(self) -> None:
         """End every stream: the process is going down."""
-        self._closed = True
+        self.stopped.set()
         for feed in [*self._everything, *(feed for feeds in self._by_order.values() for feed in feeds)]:
             feed.close()
 
     def _open(self, feeds: set[Feed], overrun: asyncio.Future[None]) -> Feed:
         feed = Feed(self._backlog_max, overrun)
         feeds.add(feed)
-        if self._closed:
+        if self.stopped.is_set():
             feed.close()
         return feed
 

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket
 
 from fillwright import __version__
 from fillwright.api import openapi, wire
-from fillwright.api.stream import StreamApi
 from fillwright.api.feed import Streams
+from fillwright.api.stream import StreamApi
 from fillwright.core.errors import (
     FillwrightError,
     InternalError,
@@ -271,14 +271,11 @@ def reply(
     return Response(wire.encode(body), status, headers, media_type)
 
 
-async def _problem(connection: HTTPConnection, error: Exception) -> Response:
+async def _problem(_: HTTPConnection, error: Exception) -> Response:
     assert isinstance(error, FillwrightError)
     status, body = wire.problem(error)
     headers = {"retry-after": str(wire.RETRY_AFTER_S)} if status in (429, 503) else {}
-    response = reply(body, status, headers, "application/problem+json")
-    if isinstance(connection, WebSocket):
-        await connection.send_denial_response(response)
-    return response
+    return reply(body, status, headers, "application/problem+json")
 
 
 async def _http_problem(connection: HTTPConnection, error: Exception) -> Response:

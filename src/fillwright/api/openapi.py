@@ -196,5 +196,3 @@ def _leaves(kind: type[FillwrightError]) -> Iterator[type[FillwrightError]]:
         if hasattr(child, "code"):
             yield child
         yield from _leaves(child)
-
-

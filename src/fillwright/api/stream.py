@@ -7,18 +7,17 @@ then followed on the same socket. A client that does not read is closed, with th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from fillwright.api import wire
 from fillwright.api.feed import Message, Streams
-from fillwright.core.errors import Denied, FillwrightError, NotReady
+from fillwright.core.errors import FillwrightError, NotReady
 from fillwright.core.order import Order
 from fillwright.core.ports import Clock, Intake
 from fillwright.core.units import OrderId
@@ -26,6 +25,7 @@ from fillwright.core.units import OrderId
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1012
 OVERRUN: Final = 1013
+STOPPING: Final = "the engine is stopping; resume with ?after=seq"
 HEARTBEAT: Final = b": still here\n\n"
 OVERRUN_REASON: Final = "backlog full: the client does not read fast enough; resume with ?after=seq"
 
@@ -54,7 +54,7 @@ class StreamApi:
                 for last in messages:
                     await websocket.send_text(last.text)
             over = last is None or last.is_last
-            return (NORMAL, "the order is over") if over else (GOING_AWAY, "the engine is stopping; resume with ?after=seq")
+            return (NORMAL, "the order is over") if over else (GOING_AWAY, STOPPING)
 
         await self._serve(websocket, send, _until_closed, overrun)
 
@@ -67,7 +67,7 @@ class StreamApi:
             async for messages in self._streams.follow_all(overrun):
                 for message in messages:
                     await websocket.send_text(message.text)
-            return GOING_AWAY, "the engine is stopping"
+            return GOING_AWAY, STOPPING
 
         await self._serve(websocket, send, _until_closed, overrun)
 
@@ -89,9 +89,8 @@ class StreamApi:
 
         async def send() -> tuple[int, str]:
             await self._establish(websocket)
-            async for _ in self._streams.follow_all(overrun=_new_overrun()):
-                pass
-            return GOING_AWAY, "the engine is stopping"
+            await self._streams.stopped.wait()
+            return GOING_AWAY, STOPPING
 
         async def receive(websocket: WebSocket) -> None:
             try:
@@ -142,8 +141,8 @@ class StreamApi:
     async def _serve(
         self,
         websocket: WebSocket,
-        send: Callable[[], Awaitable[tuple[int, str]]],
-        receive: Callable[[WebSocket], Awaitable[None]],
+        send: Callable[[], Coroutine[Any, Any, tuple[int, str]]],
+        receive: Callable[[WebSocket], Coroutine[Any, Any, None]],
         overrun: asyncio.Future[None],
     ) -> None:
         """Send and receive until one of them ends or the client is given up."""
@@ -154,7 +153,7 @@ class StreamApi:
                 close = (OVERRUN, OVERRUN_REASON)
             if close is not None:
                 await websocket.close(*close)
-        except (WebSocketDisconnect, RuntimeError):
+        except (WebSocketDisconnect, WebSocketDisconnected):
             pass  # the client has gone; there is nobody to tell
         finally:
             self._streams.connections -= 1
@@ -172,12 +171,12 @@ class StreamApi:
 
 class _EventStream(Response):
     def __init__(self, api: StreamApi, order_id: OrderId, after: int) -> None:
+        super().__init__()
         self._api = api
         self._order_id = order_id
         self._after = after
-        self.background = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
         await self._api.send_events(self._order_id, self._after, receive, send)
 
 
@@ -198,7 +197,8 @@ async def _first_of(
     """Run both until one ends or `overrun` is done; return what `send` returned, if it was first."""
     sending, receiving = asyncio.create_task(send), asyncio.create_task(receive)
     try:
-        await asyncio.wait({sending, receiving, overrun}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: set[asyncio.Future[Any]] = {sending, receiving, overrun}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if sending.done():
             return sending.result()
         if receiving.done():

@@ -139,7 +139,7 @@ def iso(at_ms: Millis) -> str:
 def problem(error: FillwrightError) -> tuple[int, Json]:
     """Return the HTTP status and the RFC 9457 body of an error."""
     kinds = (kind for kind in type(error).__mro__ if kind in STATUS_CODES)
-    status = STATUS_CODES.get(next(kinds, Denied), 500)  # type: ignore[type-abstract]
+    status = STATUS_CODES.get(next(kinds, FillwrightError), 500)
     body: Json = {
         "type": f"/docs#{error.code}",
         "title": error.title,
@@ -339,7 +339,7 @@ def links(order: Order) -> Json:
 
 def price(in_amount: BaseUnits, out_amount: BaseUnits, terms: Terms) -> float:
     """Return out per in, in whole tokens, as a float: for people, never for computing."""
-    return out_amount * 10**terms.token_in.decimals / (in_amount * 10**terms.token_out.decimals)
+    return out_amount / 10.0**terms.token_out.decimals / (in_amount / 10.0**terms.token_in.decimals)
 
 
 def _terms(terms: Terms) -> Json:

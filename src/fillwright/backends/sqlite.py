@@ -8,10 +8,12 @@ newest. Claims, appends and new orders share one writing thread and, under load,
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -164,11 +166,10 @@ class SqliteStore:
         return await self._read(read)
 
     async def scan(self) -> AsyncIterator[Order]:
-        after = OrderId("")
-        while page := await self._read(lambda session, after=after: session.orders(session.ids_after(after))):
-            for order in page:
+        page = [OrderId("")]
+        while page := await self._read(partial(_Session.ids_after, order_id=page[-1])):
+            for order in await self._read(partial(_Session.orders, ids=page)):
                 yield order
-            after = page[-1].id
 
     async def check(self) -> None:
         await self._read(lambda session: session.connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone())
@@ -231,7 +232,14 @@ class _Session:
         self.connection.execute(
             "INSERT INTO orders (id, client_order_id, mint_in, mint_out, expires_at_ms, due_at_ms)"
             " VALUES (?, ?, ?, ?, ?, ?)",
-            (order_id, event.client_order_id, terms.token_in.mint, terms.token_out.mint, terms.expires_at_ms, due_at_ms),
+            (
+                order_id,
+                event.client_order_id,
+                terms.token_in.mint,
+                terms.token_out.mint,
+                terms.expires_at_ms,
+                due_at_ms,
+            ),
         )
 
     def insert_event(self, update: Update, name: str, data: bytes, lease: int | None = None) -> None:
@@ -354,9 +362,7 @@ class _Session:
             )
 
     def counts(self, now_ms: Millis, *, limited: bool) -> QueueCounts:
-        fresh = int(
-            self._value("SELECT count(*) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL")
-        )
+        fresh = int(self._value("SELECT count(*) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL"))
         rows = self.connection.execute(
             "SELECT due_at_ms > ?, leased_by IS NOT NULL, count(*) FROM orders"
             " WHERE due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL GROUP BY 1, 2",
@@ -391,8 +397,8 @@ class _Session:
             where("outcome IS NULL")
             where(
                 "(SELECT type FROM events WHERE order_id = orders.id ORDER BY seq DESC LIMIT 1)"
-                f" IN ({', '.join('?' * len(names))})",
-                *names,
+                " IN (SELECT value FROM json_each(?))",
+                json.dumps(names),
             )
         if criteria.mint is not None:
             where("? IN (mint_in, mint_out)", criteria.mint)
@@ -423,8 +429,8 @@ class _Session:
             return []
         rows: Iterable[tuple[OrderId, int, Millis, str, str]] = self.connection.execute(
             "SELECT order_id, seq, at_ms, type, data FROM events"
-            f" WHERE order_id IN ({', '.join('?' * len(ids))}) AND seq > ? ORDER BY order_id, seq",  # noqa: S608
-            (*ids, after),
+            " WHERE order_id IN (SELECT value FROM json_each(?)) AND seq > ? ORDER BY order_id, seq",
+            (json.dumps(ids), after),
         )
         return [Recorded(key, seq, at_ms, codec.decode(name, data)) for key, seq, at_ms, name, data in rows]
 

@@ -66,7 +66,9 @@ class Ledger:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = OFF")  # a chain does not forget when our machine does; close enough
+        self._database.execute(
+            "PRAGMA synchronous = OFF"
+        )  # a chain does not forget when our machine does; close enough
         self._database.executescript(_SCHEMA)
         self._clock = clock
         self._height, self._at_ms, self._block_ms = self._open_blocks(max(BLOCK_MS_MIN, int(BLOCK_MS * speed)))

@@ -110,7 +110,8 @@ TRANSITIONS: Final[Mapping[OrderStatus, Mapping[type[Event], OrderStatus]]] = {
     PENDING:   {RoutingStarted: ROUTING,      Cancelled: CANCELLED,   Expired: EXPIRED},
     ROUTING:   {RouteSelected: BUILDING,      AttemptFailed: PENDING, Failed: FAILED, Cancelled: CANCELLED},
     BUILDING:  {TransactionSigned: SUBMITTED, AttemptFailed: PENDING, Failed: FAILED, Cancelled: CANCELLED},
-    SUBMITTED: {Confirmed: CONFIRMED,         AttemptFailed: PENDING, Failed: FAILED},  # these two: only once proven dead
+    # Out of SUBMITTED, AttemptFailed and Failed lead only once the attempt is proven dead.
+    SUBMITTED: {Confirmed: CONFIRMED,         AttemptFailed: PENDING, Failed: FAILED},
     CONFIRMED: {},
     FAILED:    {},
     CANCELLED: {},
@@ -200,7 +201,9 @@ def replay(records: Sequence[Recorded]) -> list[Update]:
     """Return every step of a complete log. Raise IllegalTransition if it has a gap or breaks the law."""
     first = records[0]
     if not isinstance(first.event, Accepted) or first.seq != 1:
-        raise IllegalTransition(f"{first.order_id}: the log begins with event {first.seq}, {type(first.event).__name__}")
+        raise IllegalTransition(
+            f"{first.order_id}: the log begins with event {first.seq}, {type(first.event).__name__}"
+        )
     order = accepted(first.order_id, first.event, first.at_ms)
     updates = [Update(first, order)]
     for record in records[1:]:

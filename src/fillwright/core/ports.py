@@ -70,7 +70,7 @@ Listener: TypeAlias = Callable[[Sequence[Update]], None]
 
 
 class Bus(Protocol):
-    """Carries news of what was committed. It may lose news and holds no truth: listeners check `seq`, and read the log."""
+    """Carries news of commits. It may lose some and holds no truth: listeners check `seq` and read the log."""
 
     def publish(self, updates: Sequence[Update]) -> None:
         """Tell every listener of one commit. Never blocks, never raises."""

@@ -14,7 +14,7 @@ from fillwright.core.units import Millis
 class RetryPolicy:
     """At most `attempts_max` attempts; before the n-th, `delay_ms` times 2^(n-2), at most `delay_ms_max`, plus jitter.
 
-    Jitter only ever adds, up to `jitter_pct` percent of the delay: it spreads the retries of orders that failed together.
+    Jitter only adds, up to `jitter_pct` percent of the delay: it spreads the retries of orders that failed together.
     """
 
     attempts_max: int = 3

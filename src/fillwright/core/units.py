@@ -55,7 +55,7 @@ def parse_amount(text: str, token: Token) -> BaseUnits:
     whole, fraction = match[1], (match[2] or "").rstrip("0")
     if len(fraction) > token.decimals:
         raise InvalidAmount(f"amount has more than {token.decimals} decimals, which is all that {token.symbol} has")
-    amount = int(whole) * 10**token.decimals + int(fraction.ljust(token.decimals, "0") or "0")
+    amount = int(whole + fraction.ljust(token.decimals, "0"))
     if amount == 0:
         raise InvalidAmount("amount must be greater than zero")
     if amount > U64_MAX:

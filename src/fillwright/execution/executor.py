@@ -16,7 +16,7 @@ again, for as long as it takes.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -85,7 +85,7 @@ class Executor:
             case _:
                 raise IllegalTransition(f"{order.id}: there is no step to take in status {order.status}")
 
-    async def _before_signing(self, order: Order, step: Callable[[Order], Event]) -> Event:
+    async def _before_signing(self, order: Order, step: Callable[[Order], Awaitable[Event]]) -> Event:
         """Take a step that cannot move money: whatever goes wrong in it, the attempt is proven to have no effect."""
         try:
             return await step(order)

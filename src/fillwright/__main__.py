@@ -1,0 +1,65 @@
+"""The command line. Each command is the `command` of the module of its name in `cli`, imported when it is asked for."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Final
+
+import click
+
+from fillwright import __version__
+from fillwright.cli.exits import EXIT_CODES, INTERRUPTED
+
+COMMANDS: Final = {
+    "serve": "Run the engine.",
+    "demo": "Start an engine, submit some orders and show their lives.",
+    "order": "Submit, follow, explain and cancel orders.",
+    "quote": "Show the route that an order would take now.",
+    "stats": "Count what waits, runs and is done.",
+    "reconcile": "Compare every order with the chain's own record.",
+}
+
+
+class Commands(click.Group):
+    """Knows its commands by name, so that `serve` does not carry what only the others need."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"fillwright.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands, epilog=EXIT_CODES, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, prog_name="fillwright")
+def cli() -> None:
+    """Fillwright executes orders on Solana DEXs, each exactly once.
+
+    `fillwright demo` shows it; `fillwright serve` runs it.
+    """
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    try:
+        sys.exit(cli.main(prog_name="fillwright", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""`fillwright reconcile`."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import os
+import sqlite3
+from pathlib import Path
+
+import click
+
+from fillwright.app import open_chain, open_ledger
+from fillwright.backends import open_store
+from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused, settings_or_fail
+from fillwright.cli.screen import open_screen, table
+from fillwright.clock import SystemClock
+from fillwright.core.errors import ChainUnavailable, StoreUnavailable
+from fillwright.execution.reconcile import Reconciliation, reconcile
+from fillwright.settings import Settings
+
+COUNTS = ("orders", "confirmed", "failed", "cancelled", "expired", "open", "lost", "doubled", "misreported")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts and findings as JSON, for programs.")
+def command(as_json: bool) -> None:
+    """Compare every order with the chain's own record.
+
+    Opens the database and the chain that the settings name: no engine needs to run, and one that does is not
+    disturbed. Ends with exit code 1 if an order was lost, doubled or misreported.
+    """
+    try:
+        result = judge(settings_or_fail(os.environ))
+    except CommandFailed as error:
+        error.as_json = as_json
+        raise
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(result), separators=(",", ":")))
+    else:
+        show(result)
+    if not result.clean:
+        raise SystemExit(Refused.exit_code)
+
+
+def judge(settings: Settings) -> Reconciliation:
+    """Return how the orders compare with the chain. Raise Refused if there is no such database, or it is unreadable."""
+    _check_database(settings)
+    try:
+        return asyncio.run(_judge(settings))
+    except (StoreUnavailable, ChainUnavailable) as error:
+        raise Refused(str(error), error.code) from error
+    except (OSError, sqlite3.Error) as error:
+        raise Refused(f"cannot read {settings.ledger_path}: {error}", ChainUnavailable.code) from error
+
+
+def show(result: Reconciliation) -> None:
+    grid = table(*(name.capitalize() for name in COUNTS))
+    grid.add_row(*(str(getattr(result, name)) for name in COUNTS))
+    screen = open_screen()
+    screen.print(grid)
+    for finding in result.findings:
+        screen.print(finding, style="red", soft_wrap=True)
+    screen.print(meaning(result), soft_wrap=True)
+
+
+def counts(result: Reconciliation) -> str:
+    """Return the counts on one line."""
+    return ", ".join(f"{getattr(result, name)} {name}" for name in COUNTS)
+
+
+def meaning(result: Reconciliation) -> str:
+    """Return the result in a sentence."""
+    if not result.clean:
+        return "Orders and chain differ: see the findings above. This must not happen; please report it."
+    if not result.orders:
+        return "There are no orders, and the chain has no swap of this engine."
+    still = f"; {result.open} still open" if result.open else ""
+    return f"Every order says what the chain says: none lost, none swapped twice{still}."
+
+
+async def _judge(settings: Settings) -> Reconciliation:
+    clock = SystemClock()
+    store = open_store(
+        settings.database_url,
+        clock=clock,
+        committed=lambda _: None,
+        capacity=settings.queue_capacity,
+        lease_ms=settings.lease_ms,
+        starts_per_minute=settings.queue_rate_limit,
+    )
+    try:
+        _check_ledger(settings)
+        ledger = open_ledger(settings, clock)
+        try:
+            return await reconcile(store, open_chain(settings, ledger, clock))
+        finally:
+            ledger.close()
+    finally:
+        await store.close()
+
+
+def _check_database(settings: Settings) -> None:
+    """Opening what is not there would make it, and find an empty world in order."""
+    scheme, _, rest = settings.database_url.partition("://")
+    if scheme == "sqlite":
+        database = Path(rest.removeprefix("/"))
+        if not database.is_file():
+            raise Refused(f"there is no database at {database}; set DATABASE_URL to the engine's", "no_database")
+    elif scheme == "memory":
+        raise Refused("memory:// ends with its engine: there is nothing to read", "no_database")
+
+
+def _check_ledger(settings: Settings) -> None:
+    if not Path(settings.ledger_path).is_file():
+        raise Refused(
+            f"there is no chain record at {settings.ledger_path}; set FILLWRIGHT_SIM_LEDGER to the engine's",
+            "no_chain_record",
+        )

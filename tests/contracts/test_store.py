@@ -1,0 +1,440 @@
+"""What every Store keeps. A new implementation is one more row in `STORES`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from fillwright.backends.memory import MemoryStore
+from fillwright.backends.sqlite import SqliteStore
+from fillwright.core.errors import Failure, LeaseLost, QueueFull, StoreUnavailable, VersionConflict
+from fillwright.core.lifecycle import (
+    Accepted,
+    AttemptFailed,
+    Cancelled,
+    Confirmed,
+    Event,
+    Expired,
+    Failed,
+    IllegalTransition,
+    RouteSelected,
+    RoutingStarted,
+    TransactionSigned,
+    Update,
+    rebuild,
+)
+from fillwright.core.order import Fill, Order, OrderStatus
+from fillwright.core.ports import Claim, OrderFilter, Store
+from fillwright.core.units import OrderId
+from tests.builders import BONK, SOL, a_route, a_transaction, seqs, some_id, some_terms
+from tests.virtual import EPOCH_MS, VirtualClock
+
+LEASE_MS: Final = 5_000
+FILL: Final = Fill(1_000_000_000, 149_000_000, 5_000, 77)
+FAILURE: Final = Failure("no_route", "nobody answers")
+
+STORES: Final[Mapping[str, Callable[..., Store]]] = {
+    "memory": lambda path, **options: MemoryStore(**options),
+    "sqlite": lambda path, **options: SqliteStore(str(path / "orders.db"), threaded=False, **options),
+    "sqlite-threaded": lambda path, **options: SqliteStore(str(path / "orders.db"), threaded=True, **options),
+}
+
+
+class Bench:
+    """A store, its clock and all the news that it gave."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.clock = VirtualClock()
+        self.news: list[Update] = []
+        self._make = STORES[name]
+        self._path = path
+
+    @asynccontextmanager
+    async def store(self, **options: Any) -> AsyncIterator[Store]:
+        self.clock.now_ms()
+        store = self._make(
+            self._path,
+            **{"clock": self.clock, "committed": self.news.extend, "capacity": 1000, "lease_ms": LEASE_MS, **options},
+        )
+        try:
+            yield store
+        finally:
+            await store.close()
+
+
+@pytest.fixture(params=STORES)
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(request.param, tmp_path)
+
+
+async def accept(store: Store, number: int = 1, client_order_id: str | None = None, **terms: Any) -> Order:
+    return await store.accept(some_id(number, EPOCH_MS), Accepted(some_terms(**terms), client_order_id))
+
+
+async def claim_one(store: Store, worker: str = "w") -> Claim:
+    (claim,) = (await store.claim(worker, 1)).taken
+    return claim
+
+
+async def drive(store: Store, claim: Claim, *events: Event) -> Order:
+    order = claim.order
+    for event in events:
+        order = await store.append(order, event, claim.lease)
+    return order
+
+
+def to_signed(name: str = "first") -> tuple[Event, ...]:
+    return RouteSelected(a_route(), 148_500_000), TransactionSigned(a_transaction(name))
+
+
+async def test_an_accepted_order_can_be_read_back_from_its_events(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store, client_order_id="mine")
+        records = await store.history(order.id)
+        assert rebuild(records) == order
+        assert await store.history(some_id(99)) == []
+
+
+async def test_the_log_is_gapless_and_can_be_read_from_any_point(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        order = await drive(store, await claim_one(store), *to_signed(), Confirmed(FILL))
+        assert seqs(await store.history(order.id)) == [1, 2, 3, 4, 5]
+        assert seqs(await store.history(order.id, after=3)) == [4, 5]
+        assert rebuild(await store.history(order.id)) == order
+
+
+async def test_news_comes_after_each_commit_once_and_in_order(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        order = await drive(store, await claim_one(store), *to_signed(), Confirmed(FILL))
+        assert [update.record for update in bench.news] == await store.history(order.id)
+        assert bench.news[-1].order == order
+
+
+async def test_of_two_writers_who_saw_the_same_version_one_is_refused(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)
+        await store.append(order, Cancelled())
+        with pytest.raises(VersionConflict):
+            await store.append(order, Cancelled())
+        assert seqs(await store.history(order.id)) == [1, 2]
+
+
+async def test_writers_at_the_same_moment_leave_one_event(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)
+        outcomes = await asyncio.gather(*(store.append(order, Cancelled()) for _ in range(20)), return_exceptions=True)
+        assert sum(isinstance(outcome, Order) for outcome in outcomes) == 1
+        assert sum(isinstance(outcome, VersionConflict) for outcome in outcomes) == 19
+        assert len(bench.news) == 2
+
+
+async def test_an_event_that_the_table_forbids_is_never_written(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)
+        with pytest.raises(IllegalTransition):
+            await store.append(order, Confirmed(FILL))
+        assert seqs(await store.history(order.id)) == [1]
+
+
+async def test_the_same_client_order_id_gives_the_same_order(bench: Bench) -> None:
+    async with bench.store() as store:
+        first = await accept(store, 1, "mine")
+        again = await accept(store, 2, "mine")
+        assert again == first
+        assert await store.history(some_id(2, EPOCH_MS)) == []
+        assert (await store.counts()).total == 1
+
+
+async def test_the_same_client_order_id_at_the_same_moment_makes_one_order(bench: Bench) -> None:
+    async with bench.store() as store:
+        orders = await asyncio.gather(*(accept(store, number, "mine") for number in range(20)))
+        assert len({order.id for order in orders}) == 1
+        assert (await store.counts()).total == 1
+
+
+async def test_more_open_orders_than_the_capacity_are_refused_and_leave_nothing(bench: Bench) -> None:
+    async with bench.store(capacity=2) as store:
+        first = await accept(store, 1)
+        await accept(store, 2)
+        with pytest.raises(QueueFull):
+            await accept(store, 3)
+        assert await store.history(some_id(3, EPOCH_MS)) == []
+        await store.append(first, Cancelled())
+        await accept(store, 4)
+
+
+async def test_a_full_store_still_knows_a_client_order_id(bench: Bench) -> None:
+    async with bench.store(capacity=1) as store:
+        first = await accept(store, 1, "mine")
+        assert await accept(store, 2, "mine") == first
+
+
+async def test_a_claim_begins_the_order_and_holds_it(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)
+        claim = await claim_one(store)
+        assert claim.order.id == order.id
+        assert claim.order.status is OrderStatus.ROUTING
+        assert [type(record.event) for record in await store.history(order.id)] == [Accepted, RoutingStarted]
+        assert (await store.claim("other", 10)).taken == []
+
+
+async def test_orders_are_claimed_oldest_first_and_as_many_as_asked(bench: Bench) -> None:
+    async with bench.store() as store:
+        for number in range(5):
+            await accept(store, number)
+            await bench.clock.sleep(1)
+        taken = [claim.order.id for claim in (await store.claim("w", 3)).taken]
+        assert taken == [some_id(number, EPOCH_MS) for number in range(3)]
+
+
+async def test_claims_at_the_same_moment_never_share_an_order(bench: Bench) -> None:
+    async with bench.store() as store:
+        for number in range(40):
+            await accept(store, number)
+        claims = await asyncio.gather(*(store.claim(f"w{worker}", 7) for worker in range(8)))
+        taken = [claim.order.id for claims in claims for claim in claims.taken]
+        assert len(taken) == len(set(taken)) == 40
+
+
+async def test_an_order_comes_back_once_its_lease_has_run_out_and_goes_on_where_it_was(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        order = await drive(store, await claim_one(store), *to_signed())
+        await bench.clock.sleep(LEASE_MS - 1)
+        assert (await store.claim("other", 1)).taken == []
+        await bench.clock.sleep(1)
+        claim = await claim_one(store, "other")
+        assert claim.order == order
+        assert claim.order.status is OrderStatus.SUBMITTED
+
+
+async def test_a_worker_whose_lease_was_followed_by_another_cannot_append(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        frozen = await claim_one(store)
+        await bench.clock.sleep(LEASE_MS)
+        await claim_one(store, "other")
+        with pytest.raises(LeaseLost):
+            await store.append(frozen.order, RouteSelected(a_route(), 1), frozen.lease)
+
+
+async def test_a_renewed_lease_holds_longer_and_an_old_one_cannot_be_renewed(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        claim = await claim_one(store)
+        await bench.clock.sleep(LEASE_MS - 1)
+        await store.renew([(claim.order.id, claim.lease)])
+        await bench.clock.sleep(LEASE_MS - 1)
+        assert (await store.claim("other", 1)).taken == []
+        await bench.clock.sleep(1)
+        newer = await claim_one(store, "other")
+        await bench.clock.sleep(LEASE_MS - 1)
+        await store.renew([(claim.order.id, claim.lease)])
+        await bench.clock.sleep(1)
+        assert (await claim_one(store)).lease == newer.lease + 1
+
+
+async def test_a_released_order_is_due_at_once(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        claim = await claim_one(store)
+        await store.release([(claim.order.id, claim.lease)])
+        assert (await claim_one(store, "other")).order.id == claim.order.id
+
+
+async def test_a_failed_attempt_waits_for_its_time_and_then_begins_the_next(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        now_ms = bench.clock.now_ms()
+        await drive(store, await claim_one(store), AttemptFailed(1, FAILURE, now_ms + 1_000))
+        claims = await store.claim("w", 1)
+        assert claims.taken == []
+        assert claims.next_due_ms == now_ms + 1_000
+        await bench.clock.sleep(1_000)
+        claim = await claim_one(store)
+        assert (claim.order.attempt, claim.order.status) == (2, OrderStatus.ROUTING)
+
+
+@pytest.mark.parametrize("last", [Failed(1, FAILURE), Cancelled()])
+async def test_an_order_that_is_over_is_never_claimed_again(bench: Bench, last: Event) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        claim = await claim_one(store)
+        await drive(store, claim, last)
+        await store.renew([(claim.order.id, claim.lease)])
+        await store.release([(claim.order.id, claim.lease)])
+        await bench.clock.sleep(LEASE_MS * 10)
+        claims = await store.claim("w", 1)
+        assert claims.taken == []
+        assert claims.next_due_ms is None
+
+
+async def test_an_order_past_its_expiry_expires_instead_of_beginning(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store, expires_at_ms=EPOCH_MS + 500)
+        await bench.clock.sleep(500)
+        assert (await store.claim("w", 1)).taken == []
+        records = await store.history(order.id)
+        assert records[-1].event == Expired()
+        assert (await store.counts()).waiting == 0
+
+
+async def test_an_order_that_expires_while_it_waits_for_the_rate_limit_expires_on_time(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=1) as store:
+        await accept(store, 1)
+        await store.claim("w", 10)
+        order = await accept(store, 2, expires_at_ms=EPOCH_MS + 500)
+        claims = await store.claim("w", 10)
+        assert claims.next_due_ms == EPOCH_MS + 500
+        await bench.clock.sleep(500)
+        await store.claim("w", 10)
+        assert rebuild(await store.history(order.id)).status is OrderStatus.EXPIRED
+
+
+async def test_an_order_whose_retry_lies_beyond_its_expiry_expires(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store, expires_at_ms=EPOCH_MS + 500)
+        await drive(store, await claim_one(store), AttemptFailed(1, FAILURE, EPOCH_MS + 1_000))
+        await bench.clock.sleep(500)
+        await store.claim("w", 1)
+        assert rebuild(await store.history(order.id)).status is OrderStatus.EXPIRED
+
+
+async def test_in_any_minute_no_more_orders_begin_than_the_limit(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=10) as store:
+        for number in range(35):
+            await accept(store, number)
+        for _ in range(200):
+            for claim in (await store.claim("w", 3)).taken:
+                await drive(store, claim, Failed(1, FAILURE))
+            await bench.clock.sleep(1_000)
+        starts = sorted(u.record.at_ms for u in bench.news if isinstance(u.record.event, RoutingStarted))
+        assert len(starts) == 35
+        for start in starts:
+            assert sum(start <= other <= start + 60_000 for other in starts) <= 10
+
+
+async def test_the_limit_counts_first_attempts_only_and_lets_begun_orders_go_on(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=1) as store:
+        await accept(store, 1)
+        await accept(store, 2)
+        await drive(store, await claim_one(store), AttemptFailed(1, FAILURE, EPOCH_MS + 1_000))
+        await bench.clock.sleep(1_000)
+        claims = await store.claim("w", 5)
+        assert [(claim.order.id, claim.order.attempt) for claim in claims.taken] == [(some_id(1, EPOCH_MS), 2)]
+
+
+async def test_orders_held_back_by_the_limit_say_when_they_can_begin(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=1) as store:
+        await accept(store, 1)
+        await drive(store, await claim_one(store), Failed(1, FAILURE))
+        await accept(store, 2)
+        claims = await store.claim("w", 5)
+        assert claims.taken == []
+        assert claims.next_due_ms == EPOCH_MS + 60_001
+        await bench.clock.sleep(60_001)
+        await claim_one(store)
+
+
+async def test_a_signature_is_recorded_for_one_attempt_only(bench: Bench) -> None:
+    async with bench.store() as store:
+        for number in (1, 2):
+            await accept(store, number)
+        first, second = (await store.claim("w", 2)).taken
+        await drive(store, first, *to_signed("same"))
+        with pytest.raises(IllegalTransition):
+            await drive(store, second, *to_signed("same"))
+        assert seqs(await store.history(second.order.id)) == [1, 2, 3]
+
+
+async def test_counts_tell_what_waits_runs_is_delayed_and_is_done(bench: Bench) -> None:
+    async with bench.store() as store:
+        for number in range(6):
+            await accept(store, number)
+        done, failed, retried, _ = (await store.claim("w", 4)).taken
+        await drive(store, done, *to_signed(), Confirmed(FILL))
+        await drive(store, failed, Failed(1, FAILURE))
+        await drive(store, retried, AttemptFailed(1, FAILURE, EPOCH_MS + 60_000))
+        counts = await store.counts()
+        assert (counts.waiting, counts.active, counts.delayed) == (2, 1, 1)
+        assert (counts.confirmed, counts.failed, counts.total) == (1, 1, 6)
+
+
+async def test_orders_held_back_by_the_limit_count_as_delayed(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=1) as store:
+        for number in range(3):
+            await accept(store, number)
+        assert (await store.counts()).waiting == 3
+        await store.claim("w", 10)
+        counts = await store.counts()
+        assert (counts.waiting, counts.active, counts.delayed) == (0, 1, 2)
+
+
+async def test_orders_are_found_by_status_token_client_id_and_time_newest_first(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store, 1, "mine")
+        await accept(store, 2, token_out=BONK)
+        await store.append(await accept(store, 3), Cancelled())
+        await drive(store, await claim_one(store), RouteSelected(a_route(), 1))
+
+        async def found(**criteria: Any) -> list[OrderId]:
+            return [order.id for order in await store.find(OrderFilter(**criteria))]
+
+        first, second, third = (some_id(number, EPOCH_MS) for number in (1, 2, 3))
+        assert await found() == [third, second, first]
+        assert await found(status=OrderStatus.CANCELLED) == [third]
+        assert await found(status=OrderStatus.BUILDING) == [first]
+        assert await found(status=OrderStatus.PENDING) == [second]
+        assert await found(mint=BONK.mint) == [second]
+        assert await found(mint=SOL.mint) == [third, second, first]
+        assert await found(client_order_id="mine") == [first]
+        assert await found(created_to_ms=EPOCH_MS) == []
+        assert await found(created_from_ms=EPOCH_MS) == [third, second, first]
+        assert await found(limit=2) == [third, second]
+        assert await found(limit=2, before=second) == [first]
+
+
+async def test_scan_yields_every_order_oldest_first(bench: Bench) -> None:
+    async with bench.store(capacity=2_000) as store:
+        for number in range(1_100):
+            await accept(store, number)
+        assert [order.id async for order in store.scan()] == [some_id(number, EPOCH_MS) for number in range(1_100)]
+
+
+@pytest.mark.parametrize("bench", ["sqlite", "sqlite-threaded"], indirect=True)
+async def test_what_was_committed_is_there_after_a_restart(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store, client_order_id="mine")
+        order = await drive(store, await claim_one(store), *to_signed())
+    async with bench.store() as store:
+        assert rebuild(await store.history(order.id)) == order
+        assert (await accept(store, 2, "mine")).id == order.id
+        await bench.clock.sleep(LEASE_MS)
+        assert (await claim_one(store)).order == order
+
+
+@pytest.mark.parametrize("bench", ["sqlite", "sqlite-threaded"], indirect=True)
+async def test_a_closed_store_refuses_and_says_so(bench: Bench) -> None:
+    async with bench.store() as store:
+        pass
+    with pytest.raises(StoreUnavailable):
+        await accept(store)
+
+
+async def test_amounts_up_to_the_chain_s_limit_survive(bench: Bench) -> None:
+    largest = 2**64 - 1
+    async with bench.store() as store:
+        await accept(store, in_amount=largest)
+        order = await drive(store, await claim_one(store), *to_signed(), Confirmed(replace(FILL, in_amount=largest)))
+        stored = rebuild(await store.history(order.id))
+        assert stored.terms.in_amount == largest
+        assert stored.fill == replace(FILL, in_amount=largest)
