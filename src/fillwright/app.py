@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +33,6 @@ from fillwright.settings import Settings
 from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
 from fillwright.venues.simulated import Market, MarketSettings
-
 
 BACKLOG: Final = 2048
 
@@ -171,6 +171,11 @@ class Server(uvicorn.Server):
         )
         self._streams = engine.streams
 
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: `serve` hears them, and has work to finish after the server has gone."""
+        yield
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()
         await super().shutdown(sockets)
@@ -201,6 +206,9 @@ async def serve(settings: Settings, listening: Callable[[int], None] = lambda _:
         with listen(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
             working = asyncio.create_task(engine.worker.run())
+            loop = asyncio.get_running_loop()
+            for signal_number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(signal_number, server.handle_exit, signal_number, None)
             try:
                 log.info("engine.listening", url=f"http://{settings.host}:{port}", database=settings.database_url)
                 listening(port)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fillwright.core.errors import NoRoute, PairNotListed, VenueUnavailable
-from fillwright.core.routing import best_route
+from fillwright.core.errors import ExecutionError, NoRoute, PairNotListed, VenueUnavailable
+from fillwright.core.routing import Quote, best_route
 from tests.builders import a_quote, a_request
 
 
@@ -20,7 +20,10 @@ def test_the_quote_that_pays_most_after_fees_wins() -> None:
 
 
 def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
-    answers = {"raydium": a_quote(venue="raydium"), "meteora": VenueUnavailable("meteora is down")}
+    answers: dict[str, Quote | ExecutionError] = {
+        "raydium": a_quote(venue="raydium"),
+        "meteora": VenueUnavailable("meteora is down"),
+    }
     route = best_route(a_request(), answers)
     assert route.quote.venue == "raydium"
     assert route.passed_over[0].code == "venue_unavailable"
@@ -28,8 +31,8 @@ def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
 
 
 def test_without_a_usable_quote_there_is_no_route_and_every_reason_is_named() -> None:
-    answers = {"raydium": PairNotListed("no pool"), "meteora": a_quote(0, "meteora")}
-    with pytest.raises(NoRoute, match="meteora: the amount is too small.*raydium: no pool"):
+    answers: dict[str, Quote | ExecutionError] = {"raydium": PairNotListed("no pool"), "meteora": a_quote(0, "meteora")}
+    with pytest.raises(NoRoute, match=r"meteora: the amount is too small.*raydium: no pool"):
         best_route(a_request(), answers)
 
 

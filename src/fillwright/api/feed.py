@@ -91,19 +91,16 @@ class Streams:
         """
         feed = self._open(self._by_order[order_id], overrun)
         try:
-            seen = after
-            messages = await self._past(order_id, 0)
+            known = 0
+            messages = await self._past(order_id, known)
             while True:
-                over = bool(messages) and messages[-1].is_last
-                messages = [message for message in messages if message.seq > seen]
-                if messages:
-                    seen = messages[-1].seq
-                yield messages
-                if over or feed.closed:
+                known = messages[-1].seq if messages else known
+                yield [message for message in messages if message.seq > after]
+                if feed.closed or (messages and messages[-1].is_last):
                     return
-                messages = [message for message in await feed.next(self._poll_ms) if message.seq > seen]
-                if [message.seq for message in messages] != list(range(seen + 1, seen + 1 + (len(messages) or 1))):
-                    messages = await self._past(order_id, seen)
+                messages = [message for message in await feed.next(self._poll_ms) if message.seq > known]
+                if [message.seq for message in messages] != list(range(known + 1, known + 1 + (len(messages) or 1))):
+                    messages = await self._past(order_id, known)
         finally:
             feeds = self._by_order[order_id]
             feeds.discard(feed)
@@ -136,7 +133,7 @@ class Streams:
         if after and not await self._store.history(order_id, after):
             return []
         records = await self._store.history(order_id)
-        return [_message(update) for update in replay(records)] if records else []
+        return [_message(update) for update in replay(records) if update.record.seq > after] if records else []
 
     def _hear(self, updates: Sequence[Update]) -> None:
         for update in updates:

@@ -86,6 +86,7 @@ class HttpApi:
             Route("/api/orders", self.list_orders),
             Route("/api/quotes", self.quote, methods=["POST"]),
             WebSocketRoute("/api/stream", self.all_stream),
+            WebSocketRoute("/{path:path}", self.no_stream),
             Route("/health", self.health),
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
@@ -116,6 +117,9 @@ class HttpApi:
 
     async def all_stream(self, websocket: WebSocket) -> None:
         await self._stream_api.follow_all(websocket)
+
+    async def no_stream(self, websocket: WebSocket) -> None:
+        raise NotFound(f"there is no stream at {websocket.url.path}; see / for all endpoints")
 
     async def order_events(self, request: Request) -> Response:
         if EVENT_STREAM not in request.headers.get("accept", ""):

@@ -63,8 +63,9 @@ class StreamApi:
         overrun = _new_overrun()
 
         async def send() -> tuple[int, str]:
+            everything = self._streams.follow_all(overrun)
             await self._establish(websocket)
-            async for messages in self._streams.follow_all(overrun):
+            async for messages in everything:
                 for message in messages:
                     await websocket.send_text(message.text)
             return GOING_AWAY, STOPPING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class RemoteEngine:
                 raise self._unreachable(f"it refuses the stream with HTTP {error.status}") from error
             except (aiohttp.ClientError, TimeoutError) as error:
                 if not lost_at:
-                    raise self._unreachable(str(error)) from error
+                    raise self._unreachable(_why(error)) from error
             if time.monotonic() - lost_at > RECONNECT_S:
                 raise self._unreachable(f"it did not come back within {RECONNECT_S} s")
             await asyncio.sleep(RECONNECT_DELAY_S)
@@ -91,10 +92,8 @@ class RemoteEngine:
         try:
             async with self._session.request(method, self._url + path, params=query, json=body) as response:
                 text = await response.text(errors="replace")
-        except TimeoutError as error:
-            raise self._unreachable(f"no answer within {ANSWER_S} s") from error
-        except aiohttp.ClientError as error:
-            raise self._unreachable(str(error)) from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unreachable(_why(error)) from error
         return self._read(text, response.status)
 
     def _read(self, text: str, status: int) -> Answer:
@@ -109,6 +108,14 @@ class RemoteEngine:
     def _unreachable(self, why: str) -> Unreachable:
         hint = "start one with `fillwright serve`, or name another with --url"
         return Unreachable(f"no engine at {self._url}: {why}; {hint}", "unreachable")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {ANSWER_S} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
+        return os.strerror(error.errno).lower() if error.errno > 0 else "the name of the host is not known"
+    return str(error)
 
 
 def _is_over(last: Answer, close_code: int | None) -> bool:

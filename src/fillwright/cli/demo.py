@@ -25,9 +25,7 @@ from fillwright.cli.client import Json, RemoteEngine, connect
 from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
 from fillwright.cli.reconcile import counts, judge, meaning
 from fillwright.cli.screen import (
-    bps_text,
     open_screen,
-    pair_price_text,
     price_text,
     quotes_table,
     seconds_since,
@@ -53,14 +51,16 @@ PATIENCE_S: Final = 300
 WIDE: Final = 120
 
 NEXT: Final = """\
-Try next:
-  make serve                     # an engine on http://localhost:3000; then, in another terminal:
+Try next, in one terminal:
+  make serve
+and in another:
   .venv/bin/fillwright order submit SOL USDC 1.5 --slippage 0.01 --watch
   .venv/bin/fillwright order list
   .venv/bin/fillwright order explain <id>
-  curl -X POST http://localhost:3000/api/orders/execute -H 'Content-Type: application/json' \\
-       -d '{"tokenIn": "SOL", "tokenOut": "USDC", "amount": "1.5", "slippage": 0.01}'
-and open http://localhost:3000/docs for the API."""
+  curl -X POST http://localhost:3000/api/orders/execute \\
+       -H 'Content-Type: application/json' \\
+       -d '{"tokenIn": "SOL", "tokenOut": "USDC", "amount": "1.5"}'
+The API's own pages are at http://localhost:3000/docs"""
 
 
 @dataclass(slots=True)
@@ -82,7 +82,7 @@ class Life:
             self.reached = {"pending": self.reached["pending"]}
         self.reached.setdefault(self.status, since)
         if "error" in data:
-            self.note = f"{self.status}: {data['error']['code']}"
+            self.note = data["error"]["code"]
         elif "selectedDex" in data:
             self.note = data["selectedDex"]
 
@@ -92,10 +92,10 @@ class Life:
 @click.option(
     "--speed",
     metavar="FACTOR",
-    type=click.FloatRange(0, 1000),
+    type=click.FloatRange(0, 5),
     default=1.0,
     show_default=True,
-    help="Multiplies every simulated delay: 0.1 is ten times as fast, 0 does not wait.",
+    help="Multiplies every simulated delay, up to 5: 0.1 is ten times as fast, 0 waits for nothing.",
 )
 def command(orders: int, speed: float) -> None:
     """Start an engine, submit orders all at once, and show each one's life.
@@ -111,8 +111,8 @@ def command(orders: int, speed: float) -> None:
         except asyncio.CancelledError:  # told to stop, and done so
             raise click.Abort from None
         result = judge(settings)
-    screen.print(f"\nReconciled with the chain: {counts(result)}.\n{meaning(result)}", soft_wrap=True)
-    screen.print(f"\n{NEXT}", soft_wrap=True)
+    screen.print(f"\nReconciled with the chain: {counts(result)}.\n{meaning(result)}\n")
+    screen.print(NEXT, soft_wrap=True)
     if not result.clean or any(life.status != "confirmed" for life in lives):
         raise SystemExit(Refused.exit_code)
 
@@ -135,10 +135,10 @@ def _environ(folder: str, speed: float) -> dict[str, str]:
 async def _run(screen: Console, folder: str, environ: dict[str, str], orders: int, patience_s: float) -> list[Life]:
     _stop_on_signals()
     async with start_engine(folder, environ) as child, connect(child.url) as engine:
-        screen.print(f"An engine listens on {child.url}; its data is in {folder}.", soft_wrap=True)
+        screen.print(f"Engine: {child.url}, data in {folder}", soft_wrap=True)
         started = time.monotonic()
         lives = await _submit(engine, orders)
-        screen.print(f"{orders} orders submitted at once; each is followed over its own WebSocket.\n", soft_wrap=True)
+        screen.print(f"{orders} orders submitted at once; each is followed over its own WebSocket.\n")
         await _while_alive(child, _watch(screen, engine, lives), patience_s)
         took_s = time.monotonic() - started
         explained = await asyncio.gather(*(engine.get(f"{_path(life)}/explain") for life in lives))
@@ -154,7 +154,7 @@ def _stop_on_signals() -> None:
     """Ctrl-C ends the demo as it should; let the other ways to end it do the same."""
     task = asyncio.current_task()
     assert task is not None
-    with contextlib.suppress(NotImplementedError):  # Windows
+    with contextlib.suppress(NotImplementedError, AttributeError):  # Windows has neither
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
@@ -173,10 +173,12 @@ async def _submit(engine: RemoteEngine, count: int) -> list[Life]:
 
 async def _while_alive(child: Child, work: Coroutine[None, None, None], patience_s: float) -> None:
     """Do `work`. Raise Refused if the engine ends under it, or if it takes longer than `patience_s`."""
-    working, ending = asyncio.create_task(work), asyncio.create_task(child.ended())
-    done, _ = await asyncio.wait({working, ending}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, ending):
-        task.cancel()
+    tasks = {asyncio.create_task(work), asyncio.create_task(child.ended())}
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
     if not done:
         raise Refused(f"not every order was over within {patience_s:g} s")
     for task in done:
@@ -202,6 +204,7 @@ async def _follow(screen: Console, engine: RemoteEngine, life: Life) -> None:
 def _lives_table(screen: Console, lives: Sequence[Life]) -> Table:
     ids = screen.width >= WIDE
     grid = table("#", *(["Order"] if ids else []), "Swap", *STEPS, "", gap=2 if ids else 1)
+    grid.columns[2 if ids else 1].no_wrap = True
     for life in lives:
         over = "green" if life.status == "confirmed" else "cyan"
         times = [
@@ -219,12 +222,12 @@ def _show_routing(screen: Console, lives: Sequence[Life]) -> None:
         explained = life.order["explained"]
         screen.print(f"\n#{life.number} {life.order['orderId']}: {swap_text(life.order)}", soft_wrap=True)
         for decision in explained["decisions"]:
-            screen.print(f"{decision['reason']}", soft_wrap=True)
+            screen.print(f"attempt {decision['attempt']}: {decision['reason']}")
             screen.print(quotes_table(decision["quotes"], explained))
 
 
 def _show_summary(screen: Console, lives: Sequence[Life], took_s: float) -> None:
-    grid = table("#", "Result", "Time", "Quoted price", "Executed price", "Compared")
+    grid = table("#", "Result", "Time", "Price in", "Quoted", "Executed", "Fill to quote")
     for life in lives:
         order, explained = life.order, life.order["explained"]
         decisions, difference = explained["decisions"], explained["quoteToFillBps"]
@@ -232,9 +235,10 @@ def _show_summary(screen: Console, lives: Sequence[Life], took_s: float) -> None
             str(life.number),
             status_text(life.status),
             f"{life.reached[life.status]:.2f} s",
+            f"{order['tokenOut']} per {order['tokenIn']}",
             price_text(decisions[-1]["quotes"][0]["effectivePrice"]) if decisions else "-",
-            pair_price_text(order["executedPrice"], order) if order["fill"] else "-",
-            bps_text(difference) if difference is not None else life.note,
+            price_text(order["executedPrice"]) if order["fill"] else "-",
+            f"{difference:+} bps" if difference is not None else life.note,
         )
     confirmed = sum(life.status == "confirmed" for life in lives)
     screen.print("\nHow each order ended:\n", style="bold")

@@ -44,9 +44,10 @@ async def submit(
     expires_at: str | None,
     watch: bool,
 ) -> None:
-    """Submit an order to swap AMOUNT of TOKEN_IN, in whole tokens, for TOKEN_OUT.
+    """Submit an order: swap AMOUNT of TOKEN_IN for TOKEN_OUT.
 
-    Tokens are symbols (SOL, USDC, ...) or mint addresses. The amount is passed on exactly as it is typed.
+    Tokens are symbols (SOL, USDC, ...) or mint addresses. The amount is in whole tokens, and passed on exactly as it
+    is typed.
     """
     body = {
         "tokenIn": token_in,
@@ -103,14 +104,15 @@ async def list_(engine: RemoteEngine, as_json: bool, **options: str | int | None
     if not orders:
         click.echo("no orders")
         return
-    open_screen().print(orders_table(orders))
+    screen = open_screen()
+    screen.print(orders_table(orders, screen.width))
     if cursor:
         click.echo(f"there may be more: add --cursor {cursor}")
 
 
 @click.argument("order_id")
 async def cancel(engine: RemoteEngine, as_json: bool, order_id: str) -> None:
-    """Cancel an order, which is possible while nothing is signed for it."""
+    """Cancel an order, as long as nothing is signed for it."""
     answer = await engine.delete(_path(order_id))
     click.echo(answer.text if as_json else f"order {order_id} is {answer.body['status']}; nothing was signed for it")
 
@@ -124,7 +126,7 @@ async def watch(engine: RemoteEngine, as_json: bool, order_id: str, after: int) 
 
 @click.argument("order_id")
 async def explain(engine: RemoteEngine, as_json: bool, order_id: str) -> None:
-    """Show every quote for an order, why its venue was selected, and how the fill compares."""
+    """Show every quote for an order, and why its venue was selected."""
     answer = await engine.get(f"{_path(order_id)}/explain")
     if as_json:
         click.echo(answer.text)
@@ -170,18 +172,17 @@ def _explain(explained: Json) -> None:
     screen, out = open_screen(), explained["tokenOut"]
     screen.print(f"order {explained['orderId']}: {swap_text(explained)}, {explained['status']}")
     for decision in explained["decisions"]:
-        screen.print(f"\nAttempt {decision['attempt']}: {decision['reason']}", soft_wrap=True)
+        screen.print(f"\nAttempt {decision['attempt']}: {decision['reason']}")
         screen.print(quotes_table(decision["quotes"], explained))
     for attempt in explained["attempts"]:
         if error := attempt.get("error"):
-            screen.print(f"\nAttempt {attempt['attempt']} failed: {error['message']} ({error['code']})", soft_wrap=True)
+            screen.print(f"\nAttempt {attempt['attempt']} failed: {error['message']} ({error['code']})")
     if explained["filledOutAmount"] is not None:
         least = explained["decisions"][-1]["minOutAmount"]
         screen.print(
             f"\nQuoted {explained['quotedOutAmount']} {out}, at least {least} {out} (slippage"
             f" {slippage_text(explained)}); received {explained['filledOutAmount']} {out},"
-            f" {bps_text(explained['quoteToFillBps'])}.",
-            soft_wrap=True,
+            f" {bps_text(explained['quoteToFillBps'])}."
         )
 
 

@@ -24,7 +24,7 @@ async def command(
         click.echo(answer.text)
         return
     quote, screen = answer.body, open_screen()
-    screen.print(f"{swap_text(quote)}: {quote['reason']}", soft_wrap=True)
+    screen.print(f"{swap_text(quote)}: {quote['reason']}")
     screen.print(quotes_table(quote["quotes"], quote))
     screen.print(
         f"an order would receive at least {quote['minOutAmount']} {quote['tokenOut']}"

@@ -62,7 +62,7 @@ def show(result: Reconciliation) -> None:
     screen.print(grid)
     for finding in result.findings:
         screen.print(finding, style="red", soft_wrap=True)
-    screen.print(meaning(result), soft_wrap=True)
+    screen.print(meaning(result))
 
 
 def counts(result: Reconciliation) -> str:

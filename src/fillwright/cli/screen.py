@@ -13,7 +13,8 @@ from rich.text import Text
 
 Json = dict[str, Any]
 
-WIDTH_IN_PIPES: Final = 200
+WIDTH_IN_PIPES: Final = 1000  # so that nothing is wrapped
+WIDTH_OF_ALL_COLUMNS: Final = 104
 STYLES: Final = {"confirmed": "green", "failed": "red", "cancelled": "yellow", "expired": "yellow"}
 STYLE_OPEN: Final = "cyan"
 
@@ -32,13 +33,14 @@ def table(*headings: str, gap: int = 2) -> Table:
     return grid
 
 
-def facts(**values: str | Text | None) -> Table:
+def facts(**values: str | Text | None) -> Text:
     """Return one line for each fact that is known; underscores in the names stand for spaces."""
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in values.items():
-        if value is not None:
-            grid.add_row(Text(name.capitalize().replace("_", " "), style="dim"), value)
-    return grid
+    known = {name: value for name, value in values.items() if value is not None}
+    width = max(map(len, known)) + 2
+    lines = [
+        Text.assemble((name.capitalize().replace("_", " ").ljust(width), "dim"), value) for name, value in known.items()
+    ]
+    return Text("\n").join(lines)
 
 
 def status_text(status: str, width: int = 0) -> Text:
@@ -54,7 +56,9 @@ def slippage_text(terms: Json) -> str:
 
 
 def price_text(price: float) -> str:
-    """Return a price to six digits, never with an exponent."""
+    """Return a price to six digits, or to whole numbers where it has more, never with an exponent."""
+    if price >= 100_000:
+        return f"{price:.0f}"
     return f"{Decimal(f'{price:.6g}'):f}"
 
 
@@ -87,12 +91,12 @@ def quotes_table(quotes: list[Json], terms: Json) -> Table:
             price_text(quote["effectivePrice"]) if answered else "-",
             f"{quote['feeBps']} bps" if answered else "-",
             f"{quote['priceImpactBps']} bps" if answered else "-",
-            "selected: pays most after fees" if quote["selected"] else quote["reason"],
+            "selected, pays most" if quote["selected"] else quote["reason"],
         )
     return grid
 
 
-def order_facts(order: Json) -> Table:
+def order_facts(order: Json) -> Text:
     """Return what was asked for, and where it stands."""
     fill, error = order["fill"], order["error"]
     received = least = fee = None
@@ -134,19 +138,16 @@ def attempts_table(attempts: list[Json]) -> Table:
     return grid
 
 
-def orders_table(orders: list[Json]) -> Table:
-    grid = table("Order", "Status", "Swap", "Received", "Venue", "Accepted (UTC)")
-    grid.columns[0].no_wrap = True
+def orders_table(orders: list[Json], width: int) -> Table:
+    """Return one line for each order; what it received is shown where it has been received."""
+    more = ["Venue", "Accepted (UTC)"] if width >= WIDTH_OF_ALL_COLUMNS else []
+    grid = table("Order", "Status", "Swap", *more)
+    grid.columns[0].no_wrap = grid.columns[1].no_wrap = True
     for order in orders:
-        fill = order["fill"]
-        grid.add_row(
-            order["orderId"],
-            status_text(order["status"]),
-            swap_text(order),
-            f"{fill['outAmount']} {order['tokenOut']}" if fill else "-",
-            order["selectedDex"] or "-",
-            clock_text(order["createdAt"]),
-        )
+        received = f"{order['fill']['outAmount']} " if order["fill"] else ""
+        swap = f"{order['amount']} {order['tokenIn']} -> {received}{order['tokenOut']}"
+        details = [order["selectedDex"] or "-", clock_text(order["createdAt"])] if more else []
+        grid.add_row(order["orderId"], status_text(order["status"]), swap, *details)
     return grid
 
 

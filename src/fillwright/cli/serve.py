@@ -67,5 +67,7 @@ def _why_not(error: Exception, settings: Settings) -> str:
             return f"port {settings.port} is already in use; set PORT or --port"
         case errno.EACCES if settings.port < 1024:
             return f"port {settings.port} may not be opened by this user; set PORT or --port"
+        case _ if isinstance(error, OSError) and error.filename is None:
+            return f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}; set HOST or --host"
         case _:
             return f"the engine cannot start: {error}"
