@@ -54,7 +54,7 @@ class Settings:
     stream_connections_max: Positive = 10_000
 
     sim_seed: int = 0
-    sim_speed: Annotated[float, msgspec.Meta(ge=0, le=1_000)] = 1.0
+    sim_speed: Annotated[float, msgspec.Meta(ge=0, le=5)] = 1.0
     sim_ledger: str = ""
     sim_raydium_fee_bps: BpsValue = 30
     sim_meteora_fee_bps: BpsValue = 20
@@ -84,10 +84,15 @@ class Settings:
         """The simulated chain's file: beside the engine's database, unless it is set."""
         if self.sim_ledger:
             return self.sim_ledger
-        path = Path(self.database_url.partition("://")[2].removeprefix("/") or ":memory:")
         if not self.database_url.startswith("sqlite://"):
-            return f"fillwright-{path.name.partition('?')[0]}.chain.db"
-        return str(path) if path == Path(":memory:") else f"{path}.chain.db"
+            return f"fillwright-{self.database_url.rpartition('/')[2].partition('?')[0]}.chain.db"
+        path = sqlite_path(self.database_url)
+        return path if path == ":memory:" else f"{path}.chain.db"
+
+
+def sqlite_path(url: str) -> str:
+    """Return the file that a `sqlite:///` URL names, or ":memory:" where it names none."""
+    return url.removeprefix("sqlite://").removeprefix("/") or ":memory:"
 
 
 def env_name(field: str) -> str:

@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from fillwright.api import wire
 from fillwright.api.feed import Message, Streams
 from fillwright.core.errors import FillwrightError, NotReady
+from fillwright.core.lifecycle import TERMINAL
 from fillwright.core.order import Order
 from fillwright.core.ports import Clock, Intake
 from fillwright.core.units import OrderId
@@ -53,7 +54,7 @@ class StreamApi:
             async for messages in self._streams.follow(order.id, after, overrun):
                 for last in messages:
                     await websocket.send_text(last.text)
-            over = last is None or last.is_last
+            over = last.is_last if last else order.status in TERMINAL
             return (NORMAL, "the order is over") if over else (GOING_AWAY, STOPPING)
 
         await self._serve(websocket, send, _until_closed, overrun)

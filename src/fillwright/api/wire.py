@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from fillwright.core.errors import (
     PayloadTooLarge,
     QueueFull,
     StoreUnavailable,
+    Unroutable,
     UnsupportedMediaType,
 )
 from fillwright.core.lifecycle import (
@@ -62,6 +64,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     QueueFull: 429,
     NotReady: 503,
     NoRoute: 503,
+    Unroutable: 422,
     StoreUnavailable: 503,
 }
 RETRY_AFTER_S: Final = 1
@@ -133,7 +136,12 @@ def parse_time(text: str, field: str) -> Millis:
 def iso(at_ms: Millis) -> str:
     """Return a time as RFC 3339 in UTC, to the millisecond."""
     seconds, millis = divmod(at_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
+    return f"{_to_the_second(seconds)}.{millis:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_the_second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def problem(error: FillwrightError) -> tuple[int, Json]:

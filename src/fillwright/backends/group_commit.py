@@ -41,9 +41,10 @@ class GroupCommit(Generic[Session]):
         self._commit = commit
         self._committed = committed
         self._gathering: list[tuple[Write[Session, Any], asyncio.Future[Any]]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = False
         self._closed = False
-        self._batches: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Any]] | None] = SimpleQueue()
+        self._batches: SimpleQueue[list[Any] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True) if threaded else None
         if self._thread:
             self._thread.start()
@@ -52,12 +53,14 @@ class GroupCommit(Generic[Session]):
         """Return a future of the write's result, set once its batch is durable. Raise StoreUnavailable once closed."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
+        loop = self._loop
         future: asyncio.Future[T] = loop.create_future()
         self._gathering.append((write, future))
         if not self._busy:
             self._busy = True
-            loop.call_soon(self._hand_over, loop)
+            loop.call_soon(self._hand_over)
         return future
 
     async def close(self) -> None:
@@ -70,19 +73,19 @@ class GroupCommit(Generic[Session]):
             self._batches.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _hand_over(self) -> None:
         batch, self._gathering = self._gathering, []
         if self._thread:
-            self._batches.put((loop, batch))
+            self._batches.put(batch)
         else:
             self._finish(batch, *self._attempt(batch))
 
     def _serve(self) -> None:
-        while (work := self._batches.get()) is not None:
-            loop, batch = work
+        while (batch := self._batches.get()) is not None:
             outcome = self._attempt(batch)
+            assert self._loop is not None
             try:
-                loop.call_soon_threadsafe(self._finish, batch, *outcome)
+                self._loop.call_soon_threadsafe(self._finish, batch, *outcome)
             except RuntimeError:  # the loop is gone and with it everyone who waited; what was committed stays committed
                 return
 
@@ -96,7 +99,8 @@ class GroupCommit(Generic[Session]):
 
     def _finish(self, batch: list[Any], outcomes: list[Outcome], updates: Sequence[Update]) -> None:
         if self._gathering:
-            asyncio.get_running_loop().call_soon(self._hand_over, asyncio.get_running_loop())
+            assert self._loop is not None
+            self._loop.call_soon(self._hand_over)
         else:
             self._busy = False
         if updates:

@@ -59,9 +59,12 @@ class ChainSettings:
 
 
 class Ledger:
-    """The chain's own record, in the file at `path` (":memory:" for one that ends with this object)."""
+    """The chain's own record, in the file at `path` (":memory:" for one that ends with this object).
 
-    def __init__(self, path: str, clock: Clock, speed: float = 1.0) -> None:
+    `speed` sets the pace of its blocks; None leaves it as it is, for those who only read.
+    """
+
+    def __init__(self, path: str, clock: Clock, speed: float | None = 1.0) -> None:
         if path != ":memory:":
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
@@ -71,7 +74,9 @@ class Ledger:
         )  # a chain does not forget when our machine does; close enough
         self._database.executescript(_SCHEMA)
         self._clock = clock
-        self._height, self._at_ms, self._block_ms = self._open_blocks(max(BLOCK_MS_MIN, int(BLOCK_MS * speed)))
+        self._height, self._at_ms, self._block_ms = self._open_blocks(
+            None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
+        )
 
     def height(self, at_ms: Millis) -> int:
         return self._height + max(0, at_ms - self._at_ms) // self._block_ms
@@ -107,10 +112,6 @@ class Ledger:
         in_amount, out_amount, error, at_slot = row
         return str(error) if error is not None else Fill(int(in_amount), int(out_amount), FEE_LAMPORTS, at_slot)
 
-    def known(self, signature: Signature) -> bool:
-        found = self._database.execute("SELECT 1 FROM transactions WHERE signature = ?", (signature,)).fetchone()
-        return found is not None
-
     def swaps(self, until_ms: Millis) -> list[LandedSwap]:
         rows = self._database.execute(
             "SELECT order_id, attempt, signature, in_amount, out_amount, slot FROM transactions"
@@ -125,15 +126,15 @@ class Ledger:
     def close(self) -> None:
         self._database.close()
 
-    def _open_blocks(self, block_ms: Millis) -> tuple[int, Millis, Millis]:
+    def _open_blocks(self, block_ms: Millis | None) -> tuple[int, Millis, Millis]:
         """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards."""
         now_ms = self._clock.now_ms()
         self._database.execute("BEGIN IMMEDIATE")
         row = self._database.execute("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC").fetchone()
         if row is None:
-            row = (FIRST_HEIGHT, now_ms, block_ms)
+            row = (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
             self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
-        elif row[2] != block_ms:
+        elif block_ms not in (None, row[2]):
             row = (row[0] + max(0, now_ms - row[1]) // row[2], now_ms, block_ms)
             self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
         self._database.execute("COMMIT")
@@ -167,8 +168,7 @@ class SimulatedChain:
         return SignedTransaction(Signature(base58(signature)), signature + message, last_valid)
 
     async def send(self, transaction: SignedTransaction) -> None:
-        if not self._ledger.known(transaction.signature):
-            self._land(transaction)
+        self._land(transaction)
         self._lose_reply("send")
 
     async def finalized(self) -> Finalized:

@@ -22,6 +22,7 @@ FillwrightError
 │   ├── VenueUnavailable   *
 │   ├── PairNotListed
 │   ├── NoRoute            *
+│   ├── Unroutable
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
@@ -163,6 +164,12 @@ class NoRoute(ExecutionError):
     code = "no_route"
     title = "No venue gave a usable quote"
     retryable = True
+
+
+class Unroutable(ExecutionError):
+    code = "unroutable"
+    title = "No venue can fill the order"
+    retryable = False
 
 
 class ChainUnavailable(ExecutionError):

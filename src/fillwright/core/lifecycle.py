@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from fillwright.core.errors import Failure
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction, Terms
@@ -165,26 +165,27 @@ def apply(order: Order, event: Event, at_ms: Millis) -> Order:
     status = TRANSITIONS[order.status].get(type(event))
     if status is None:
         raise IllegalTransition(f"{order.id}: {type(event).__name__} cannot follow in status {order.status}")
-    after = replace(order, status=status, version=order.version + 1, updated_at_ms=at_ms)
+    changes: dict[str, Any] = {"status": status, "version": order.version + 1, "updated_at_ms": at_ms}
     match event:
         case RoutingStarted(attempt):
             if attempt != order.attempt + 1:
                 raise IllegalTransition(f"{order.id}: attempt {attempt} cannot follow attempt {order.attempt}")
-            return replace(after, attempt=attempt, route=None, live=None, failure=None)
+            changes |= {"attempt": attempt, "route": None, "failure": None}
         case RouteSelected(route, min_out_amount):
             if order.min_out_amount not in (None, min_out_amount):
                 raise IllegalTransition(f"{order.id}: min out is pinned at {order.min_out_amount}")
-            return replace(after, route=route, min_out_amount=min_out_amount)
+            changes |= {"route": route, "min_out_amount": min_out_amount}
         case TransactionSigned(transaction):
-            return replace(after, live=transaction)
+            changes |= {"live": transaction}
         case Confirmed(fill):
-            return replace(after, fill=fill, due_at_ms=None)
+            changes |= {"fill": fill, "due_at_ms": None}
         case AttemptFailed(_, failure, retry_at_ms):
-            return replace(after, failure=failure, live=None, due_at_ms=_due(order, retry_at_ms))
+            changes |= {"failure": failure, "live": None, "due_at_ms": _due(order, retry_at_ms)}
         case Failed(_, failure):
-            return replace(after, failure=failure, live=None, due_at_ms=None)
+            changes |= {"failure": failure, "live": None, "due_at_ms": None}
         case _:
-            return replace(after, due_at_ms=None)
+            changes |= {"due_at_ms": None}
+    return replace(order, **changes)
 
 
 def _due(order: Order, at_ms: Millis) -> Millis:

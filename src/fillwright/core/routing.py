@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fillwright.core.errors import ExecutionError, NoRoute
+from fillwright.core.errors import ExecutionError, NoRoute, Unroutable
 from fillwright.core.units import BaseUnits, Bps, Millis, Token, difference_bps, format_amount
 
 
@@ -55,7 +55,8 @@ def best_route(request: QuoteRequest, answers: Mapping[str, Quote | ExecutionErr
     """Return the route that pays most. `answers` holds each venue's quote or the error it gave instead.
 
     Equal quotes go to the venue whose name sorts first, so that the same answers always give the same route.
-    Raise NoRoute, naming each venue's reason, if there is no quote that pays anything.
+    If there is no quote that pays anything, raise NoRoute, or Unroutable where asking again cannot change that; both
+    name each venue's reason.
     """
     quotes = sorted(
         (answer for answer in answers.values() if isinstance(answer, Quote) and answer.out_amount > 0),
@@ -69,7 +70,9 @@ def best_route(request: QuoteRequest, answers: Mapping[str, Quote | ExecutionErr
         if isinstance(answer, ExecutionError) or answer.out_amount <= 0
     ]
     if not quotes:
-        raise NoRoute("; ".join(f"{venue.venue}: {venue.reason}" for venue in failed) or "no venue is configured")
+        reasons = "; ".join(f"{venue.venue}: {venue.reason}" for venue in failed)
+        worth_another = any(isinstance(answer, ExecutionError) and answer.retryable for answer in answers.values())
+        raise NoRoute(reasons) if worth_another else Unroutable(reasons)
     best, *others = quotes
     outbid = [PassedOver(quote.venue, "outbid", _shortfall(request, quote, best), quote) for quote in others]
     out = f"{format_amount(best.out_amount, request.token_out.decimals)} {request.token_out.symbol}"
