@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ from fillwright.venues import VENUES
 from fillwright.venues.simulated import Market, MarketSettings
 
 BACKLOG: Final = 2048
+GC_THRESHOLD: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +127,9 @@ async def open_engine(
         ledger.close()
 
 
-def open_ledger(settings: Settings, clock: Clock) -> Ledger:
-    return Ledger(settings.ledger_path, clock, settings.sim_speed)
+def open_ledger(settings: Settings, clock: Clock, *, read_only: bool = False) -> Ledger:
+    """Open the simulated chain's record; `read_only` leaves the pace of its blocks as it is."""
+    return Ledger(settings.ledger_path, clock, None if read_only else settings.sim_speed)
 
 
 def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedChain:
@@ -209,6 +212,9 @@ async def serve(settings: Settings, listening: Callable[[int], None] = lambda _:
             loop = asyncio.get_running_loop()
             for signal_number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signal_number, server.handle_exit, signal_number, None)
+            gc.collect()
+            gc.freeze()  # what is there now stays: no need to look through it again and again
+            gc.set_threshold(GC_THRESHOLD, 20, 20)
             try:
                 log.info("engine.listening", url=f"http://{settings.host}:{port}", database=settings.database_url)
                 listening(port)

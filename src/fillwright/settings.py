@@ -85,6 +85,8 @@ class Settings:
         if self.sim_ledger:
             return self.sim_ledger
         if not self.database_url.startswith("sqlite://"):
+            if self.database_url.startswith("memory://"):
+                return ":memory:"
             return f"fillwright-{self.database_url.rpartition('/')[2].partition('?')[0]}.chain.db"
         path = sqlite_path(self.database_url)
         return path if path == ":memory:" else f"{path}.chain.db"

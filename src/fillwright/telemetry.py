@@ -42,8 +42,14 @@ def configure_logs(level: str, log_format: str) -> None:
             cache_logger_on_first_use=True,
         )
     # The web server has its own loggers; what matters of theirs goes the same way.
+    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter('{"event":"%(name)s","level":"%(levelname)s","message":"%(message)s"}'))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.processors.format_exc_info],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
     server = logging.getLogger("uvicorn")
     server.handlers, server.propagate = [handler], False
     server.setLevel(max(number, logging.WARNING))
@@ -52,12 +58,13 @@ def configure_logs(level: str, log_format: str) -> None:
 def log_orders(bus: Bus) -> None:
     """Log the routing decision and the end of every attempt and order."""
     log = structlog.get_logger()
+    every_step = log.is_enabled_for(logging.INFO)
 
     def hear(updates: Sequence[Update]) -> None:
         for update in updates:
             order, event = update.order, update.record.event
             match event:
-                case RouteSelected(route):
+                case RouteSelected(route) if every_step:
                     log.info(
                         "order.routed",
                         order=order.id,
@@ -67,7 +74,7 @@ def log_orders(bus: Bus) -> None:
                         why=route.reason,
                         passed_over=[f"{venue.venue}: {venue.reason}" for venue in route.passed_over],
                     )
-                case Confirmed(fill):
+                case Confirmed(fill) if every_step:
                     quoted = order.route.quote.out_amount if order.route else fill.out_amount
                     log.info(
                         "order.confirmed",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fillwright.core.errors import ExecutionError, NoRoute, PairNotListed, VenueUnavailable
+from fillwright.core.errors import ExecutionError, NoRoute, PairNotListed, Unroutable, VenueUnavailable
 from fillwright.core.routing import Quote, best_route
 from tests.builders import a_quote, a_request
 
@@ -31,9 +31,18 @@ def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
 
 
 def test_without_a_usable_quote_there_is_no_route_and_every_reason_is_named() -> None:
-    answers: dict[str, Quote | ExecutionError] = {"raydium": PairNotListed("no pool"), "meteora": a_quote(0, "meteora")}
-    with pytest.raises(NoRoute, match=r"meteora: the amount is too small.*raydium: no pool"):
+    answers: dict[str, Quote | ExecutionError] = {
+        "raydium": VenueUnavailable("raydium is down"),
+        "meteora": a_quote(0, "meteora"),
+    }
+    with pytest.raises(NoRoute, match=r"meteora: the amount is too small.*raydium: raydium is down"):
         best_route(a_request(), answers)
+
+
+def test_what_no_venue_can_ever_fill_is_not_worth_another_attempt() -> None:
+    with pytest.raises(Unroutable) as refused:
+        best_route(a_request(), {"raydium": PairNotListed("no pool"), "meteora": a_quote(0, "meteora")})
+    assert not refused.value.retryable
 
 
 def test_equal_quotes_always_give_the_same_route() -> None:

@@ -18,6 +18,7 @@ from fillwright.core.errors import (
     Denied,
     FillwrightError,
     IdempotencyMismatch,
+    InternalError,
     InvalidExpiry,
     InvalidRequest,
     MethodNotAllowed,
@@ -65,6 +66,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     NotReady: 503,
     NoRoute: 503,
     Unroutable: 422,
+    InternalError: 500,
     StoreUnavailable: 503,
 }
 RETRY_AFTER_S: Final = 1

@@ -1,27 +1,29 @@
 """The store for one machine: SQLite in WAL mode with `synchronous=FULL`, so that a commit survives a power cut.
 
 The rules it enforces are in the schema: one event per `(order_id, seq)`, one attempt per signature, one order per
-client order id. The fence is in the INSERT itself: an event under a lease is written only while that lease is the
-newest. Claims, appends and new orders share one writing thread and, under load, one commit.
+client order id. Version and lease are checked under the writing lock, in the transaction that writes the event. Claims,
+appends and new orders share one writing thread and, under load, one commit.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import msgspec
+
 from fillwright.backends import codec
-from fillwright.backends.group_commit import GroupCommit
-from fillwright.core.errors import LeaseLost, QueueFull, StoreError, StoreUnavailable, VersionConflict
+from fillwright.backends.group_commit import GroupCommit, Write
+from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -38,7 +40,7 @@ from fillwright.core.lifecycle import (
 )
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
-from fillwright.core.units import Millis, OrderId, order_id_floor
+from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 T = TypeVar("T")
 
@@ -69,66 +71,40 @@ class SqliteStore:
         self._starts_per_minute = starts_per_minute
         self._writer = _connect(path)
         migrate(self._writer)
-        self._session = _Session(self._writer)
         self._group: GroupCommit[_Session] = GroupCommit(self._commit, committed, threaded=threaded)
         self._reader = _connect(path) if threaded else self._writer
         self._readers = ThreadPoolExecutor(1, thread_name_prefix="store-reader") if threaded else None
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
-        name, data = codec.encode(event)
-
-        def write(session: _Session) -> Order:
-            if event.client_order_id is not None:
-                known = session.order_with_client_id(event.client_order_id)
-                if known is not None:
-                    return known
-            if session.open_orders() >= self._capacity:
-                raise QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
-            now_ms = self._clock.now_ms()
-            session.insert_order(order_id, event, now_ms)
-            order = accepted(order_id, event, now_ms)
-            session.insert_event(Update(Recorded(order_id, 1, now_ms, event), order), name, data)
-            session.tally["accepted"] += 1
-            return order
-
-        return await self._group.run(write)
+        return await self._group.run(_Accept(order_id, event, self._clock, self._capacity))
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         now_ms = self._clock.now_ms()
         after = apply(order, event, now_ms)
-        name, data = codec.encode(event)
-        update = Update(Recorded(order.id, after.version, now_ms, event), after)
-
-        def write(session: _Session) -> Order:
-            session.insert_event(update, name, data, lease)
-            if after.status in TERMINAL:
-                session.end(after)
-            elif isinstance(event, AttemptFailed):
-                session.rest(after)
-            return after
-
-        return await self._group.run(write)
+        return await self._group.run(_Append(Update(Recorded(order.id, after.version, now_ms, event), after), lease))
 
     async def claim(self, worker: str, limit: int) -> Claims:
         def write(session: _Session) -> Claims:
+            session.flush()
             now_ms = self._clock.now_ms()
             for order in session.orders(session.expired_ids(now_ms)):
                 session.begin(order, now_ms)
+            session.flush()
             ids = session.begun_ids(now_ms, limit)
             fresh = limit - len(ids)
             if self._starts_per_minute:
                 fresh = min(fresh, self._starts_per_minute - session.starts_since(now_ms - START_WINDOW_MS))
             if fresh > 0:
                 ids += session.fresh_ids(now_ms, fresh)
-            taken = []
-            for order in session.orders(ids):
-                lease = session.take(order.id, worker, now_ms, now_ms + self._lease_ms)
-                if order.status is OrderStatus.PENDING:
-                    order = session.begin(order, now_ms)
-                if order.status not in TERMINAL:
-                    taken.append(Claim(order, lease))
+            leases = session.take(ids, worker, now_ms, now_ms + self._lease_ms)
+            orders = [
+                session.begin(order, now_ms) if order.status is OrderStatus.PENDING else order
+                for order in session.orders(ids)
+            ]
+            taken = [Claim(order, leases[order.id]) for order in orders if order.status not in TERMINAL]
             if len(ids) == limit:
                 return Claims(taken, now_ms)
+            session.flush()
             limited = self._starts_per_minute > 0 and fresh <= 0
             return Claims(taken, session.next_due(now_ms - START_WINDOW_MS if limited else None))
 
@@ -181,20 +157,19 @@ class SqliteStore:
             self._reader.close()
         self._writer.close()
 
-    def _commit(self, writes: list[Callable[[_Session], Any]]) -> tuple[list[Any], Sequence[Update]]:
-        session, connection = self._session, self._writer
-        session.reset()
+    def _commit(self, writes: list[Write[_Session, Any]]) -> tuple[list[Any], Sequence[Update]]:
+        connection = self._writer
         outcomes: list[Any] = []
         connection.execute("BEGIN IMMEDIATE")
         try:
+            session = _Session(connection)
+            session.look_up([write for write in writes if isinstance(write, _Accept | _Append)])
             for write in writes:
-                changes = connection.total_changes
                 try:
                     outcomes.append(write(session))
-                except (StoreError, QueueFull, IllegalTransition) as error:
-                    if connection.total_changes != changes:  # half a write must not be committed with its neighbours
-                        raise
+                except (VersionConflict, LeaseLost, QueueFull, IllegalTransition) as error:
                     outcomes.append(error)
+            session.flush()
             session.write_tally()
             connection.execute("COMMIT")
         except BaseException:
@@ -215,89 +190,174 @@ class SqliteStore:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
 
+@dataclass(frozen=True, slots=True)
+class _Accept:
+    """Write an order and its first event, unless its client order id is known."""
+
+    order_id: OrderId
+    event: Accepted
+    clock: Clock
+    capacity: int
+
+    def __call__(self, session: _Session) -> Order:
+        key = self.event.client_order_id
+        known = session.by_client_id.get(key) if key is not None else None
+        if known is not None:
+            session.flush()
+            return session.orders([known])[0]
+        if session.open_orders() >= self.capacity:
+            raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
+        now_ms = self.clock.now_ms()
+        order = accepted(self.order_id, self.event, now_ms)
+        session.add_order(order)
+        session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order))
+        return order
+
+
+@dataclass(frozen=True, slots=True)
+class _Append:
+    """Write an event, if it is the next of its order and its lease is the newest."""
+
+    update: Update
+    lease: int | None
+
+    def __call__(self, session: _Session) -> Order:
+        record, order = self.update.record, self.update.order
+        lease, seq = session.heads.get(order.id, (0, 0))
+        if self.lease is not None and self.lease != lease:
+            raise LeaseLost(f"{order.id}: lease {self.lease} was followed by {lease}")
+        if record.seq != seq + 1:
+            raise VersionConflict(f"{order.id}: event {record.seq} cannot follow event {seq}")
+        if isinstance(record.event, TransactionSigned) and record.event.transaction.signature in session.signatures:
+            raise IllegalTransition(f"{order.id}: signature {record.event.transaction.signature} is already in the log")
+        session.add_event(self.update)
+        if order.status in TERMINAL or isinstance(record.event, AttemptFailed):
+            session.settle(order)
+        return order
+
+
 class _Session:
-    """The SQL, one method per question, and what one transaction has written so far."""
+    """One transaction: what was looked up for it, what it is about to write, and the SQL, one method per question.
+
+    The writing lock is held from the start, so what was looked up stays true until the commit. Rows are gathered and
+    written by one statement for each table: SQLite then works for a whole batch without asking for Python's lock.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
-        self.reset()
-
-    def reset(self) -> None:
         self.updates: list[Update] = []
-        self.tally: Counter[str] = Counter()
+        self.heads: dict[OrderId, tuple[int, int]] = {}  # newest lease and last seq
+        self.by_client_id: dict[str, OrderId] = {}
+        self.signatures: set[Signature] = set()
+        self._tally: Counter[str] = Counter()
         self._open: int | None = None
+        self._new_orders: list[tuple[Any, ...]] = []
+        self._new_events: list[tuple[Any, ...]] = []
+        self._settled: list[tuple[Any, ...]] = []
 
-    def insert_order(self, order_id: OrderId, event: Accepted, due_at_ms: Millis) -> None:
-        terms = event.terms
-        self.connection.execute(
-            "INSERT INTO orders (id, client_order_id, mint_in, mint_out, expires_at_ms, due_at_ms)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (
-                order_id,
-                event.client_order_id,
-                terms.token_in.mint,
-                terms.token_out.mint,
-                terms.expires_at_ms,
-                due_at_ms,
-            ),
+    def look_up(self, writes: Sequence[_Accept | _Append]) -> None:
+        """Read what the writes must know, in one question of each kind."""
+        appends = [write.update for write in writes if isinstance(write, _Append)]
+        if appends:
+            rows = self.connection.execute(
+                "SELECT id, lease, (SELECT max(seq) FROM events WHERE order_id = id) FROM orders"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (_json([update.order.id for update in appends]),),
+            )
+            self.heads = {order_id: (lease, seq) for order_id, lease, seq in rows}
+        if keys := [write.event.client_order_id for write in writes if isinstance(write, _Accept)]:
+            rows = self.connection.execute(
+                "SELECT client_order_id, id FROM orders WHERE client_order_id IN (SELECT value FROM json_each(?))",
+                (_json([key for key in keys if key is not None]),),
+            )
+            self.by_client_id = dict(rows.fetchall())
+        events = (update.record.event for update in appends)
+        if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
+            rows = self.connection.execute(
+                "SELECT signature FROM events WHERE signature IN (SELECT value FROM json_each(?))", (_json(signed),)
+            )
+            self.signatures = {row[0] for row in rows}
+
+    def add_order(self, order: Order) -> None:
+        terms, key = order.terms, order.client_order_id
+        self._new_orders.append(
+            (order.id, key, terms.token_in.mint, terms.token_out.mint, terms.expires_at_ms, order.due_at_ms)
         )
+        self._tally["accepted"] += 1
+        if key is not None:
+            self.by_client_id[key] = order.id
 
-    def insert_event(self, update: Update, name: str, data: bytes, lease: int | None = None) -> None:
-        """Write one event, unless its place is taken or `lease` is not the order's newest."""
+    def add_event(self, update: Update) -> None:
         record = update.record
+        name, data = codec.encode(record.event)
         signature = record.event.transaction.signature if isinstance(record.event, TransactionSigned) else None
-        values = (record.order_id, record.seq, record.at_ms, name, data.decode(), signature)
-        try:
-            if lease is None:
-                cursor = self.connection.execute(
-                    "INSERT INTO events (order_id, seq, at_ms, type, data, signature) VALUES (?, ?, ?, ?, ?, ?)"
-                    " ON CONFLICT (order_id, seq) DO NOTHING",
-                    values,
-                )
-            else:
-                cursor = self.connection.execute(
-                    "INSERT INTO events (order_id, seq, at_ms, type, data, signature)"
-                    " SELECT ?, ?, ?, ?, ?, ? WHERE EXISTS (SELECT 1 FROM orders WHERE id = ? AND lease = ?)"
-                    " ON CONFLICT (order_id, seq) DO NOTHING",
-                    (*values, record.order_id, lease),
-                )
-        except sqlite3.IntegrityError as error:
-            raise IllegalTransition(f"{record.order_id}: signature {signature} is already in the log") from error
-        if cursor.rowcount == 0:
-            newest = self._value("SELECT lease FROM orders WHERE id = ?", record.order_id)
-            if lease is not None and newest != lease:
-                raise LeaseLost(f"{record.order_id}: lease {lease} was followed by {newest}")
-            raise VersionConflict(f"{record.order_id}: event {record.seq} is already there")
+        if signature is not None:
+            self.signatures.add(signature)
+        self._new_events.append((record.order_id, record.seq, record.at_ms, name, data.decode(), signature))
+        lease, _ = self.heads.get(record.order_id, (0, 0))
+        self.heads[record.order_id] = (lease, record.seq)
         self.updates.append(update)
 
     def begin(self, order: Order, now_ms: Millis) -> Order:
         event = begin(order, now_ms)
         after = apply(order, event, now_ms)
-        self.insert_event(Update(Recorded(order.id, after.version, now_ms, event), after), *codec.encode(event))
+        self.add_event(Update(Recorded(order.id, after.version, now_ms, event), after))
         if after.status in TERMINAL:
-            self.end(after)
+            self.settle(after)
         return after
 
-    def end(self, order: Order) -> None:
-        self.tally[order.status] += 1
-        self.connection.execute(
-            "UPDATE orders SET outcome = ?, due_at_ms = NULL, leased_by = NULL WHERE id = ?", (order.status, order.id)
-        )
+    def settle(self, order: Order) -> None:
+        """Give the order's lease back: it is over, or rests until it is due again."""
+        over = order.status in TERMINAL
+        self._settled.append((order.id, order.status if over else None, order.due_at_ms))
+        if over:
+            self._tally[order.status] += 1
 
-    def rest(self, order: Order) -> None:
-        self.connection.execute(
-            "UPDATE orders SET due_at_ms = ?, leased_by = NULL WHERE id = ?", (order.due_at_ms, order.id)
-        )
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._new_orders:
+            self.connection.execute(
+                "INSERT INTO orders (id, client_order_id, mint_in, mint_out, expires_at_ms, due_at_ms)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
+                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')"
+                " FROM json_each(?)",
+                (_json(self._new_orders),),
+            )
+            self._new_orders = []
+        if self._new_events:
+            self.connection.execute(
+                "INSERT INTO events (order_id, seq, at_ms, type, data, signature)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
+                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')"
+                " FROM json_each(?)",
+                (_json(self._new_events),),
+            )
+            self._new_events = []
+        if self._settled:
+            self.connection.execute(
+                "UPDATE orders SET outcome = new.outcome, due_at_ms = new.due_at_ms, leased_by = NULL FROM ("
+                "SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS outcome,"
+                " json_extract(value, '$[2]') AS due_at_ms FROM json_each(?)) AS new WHERE orders.id = new.id",
+                (_json(self._settled),),
+            )
+            self._settled = []
 
-    def take(self, order_id: OrderId, worker: str, now_ms: Millis, until_ms: Millis) -> int:
-        row = self.connection.execute(
+    def take(self, ids: Sequence[OrderId], worker: str, now_ms: Millis, until_ms: Millis) -> dict[OrderId, int]:
+        """Put the orders under a new lease each, and return the leases."""
+        rows = self.connection.execute(
             "UPDATE orders SET lease = lease + 1, leased_by = ?, due_at_ms = ?,"
-            " started_at_ms = coalesce(started_at_ms, ?) WHERE id = ? RETURNING lease",
-            (worker, until_ms, now_ms, order_id),
-        ).fetchone()
-        return int(row[0])
+            " started_at_ms = coalesce(started_at_ms, ?) WHERE id IN (SELECT value FROM json_each(?))"
+            " RETURNING id, lease",
+            (worker, until_ms, now_ms, _json(ids)),
+        )
+        leases: dict[OrderId, int] = dict(rows.fetchall())
+        for order_id, lease in leases.items():
+            _, seq = self.heads.get(order_id, (0, 0))
+            self.heads[order_id] = (lease, seq)
+        return leases
 
     def move_leases(self, claims: Sequence[tuple[OrderId, int]], due_at_ms: Millis, *, give_back: bool) -> None:
+        self.flush()
         self.connection.executemany(
             "UPDATE orders SET due_at_ms = ?, leased_by = CASE WHEN ? THEN NULL ELSE leased_by END"
             " WHERE id = ? AND lease = ? AND leased_by IS NOT NULL",
@@ -351,14 +411,15 @@ class _Session:
         if self._open is None:
             rows = self.connection.execute("SELECT status, orders FROM tally").fetchall()
             self._open = sum(orders if status == "accepted" else -orders for status, orders in rows)
-        return self._open + sum(orders if status == "accepted" else -orders for status, orders in self.tally.items())
+        return self._open + sum(orders if status == "accepted" else -orders for status, orders in self._tally.items())
 
     def write_tally(self) -> None:
-        if self.tally:
-            self.connection.executemany(
-                "INSERT INTO tally (status, orders) VALUES (?, ?)"
+        if self._tally:
+            self.connection.execute(
+                "INSERT INTO tally (status, orders)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE true"
                 " ON CONFLICT (status) DO UPDATE SET orders = orders + excluded.orders",
-                list(self.tally.items()),
+                (_json(list(self._tally.items())),),
             )
 
     def counts(self, now_ms: Millis, *, limited: bool) -> QueueCounts:
@@ -379,10 +440,6 @@ class _Session:
             total=tally.get("accepted", 0),
         )
 
-    def order_with_client_id(self, client_order_id: str) -> Order | None:
-        ids = self._ids("SELECT id FROM orders WHERE client_order_id = ?", client_order_id)
-        return self.orders(ids)[0] if ids else None
-
     def matching_ids(self, criteria: OrderFilter) -> list[OrderId]:
         conditions, values = ["1"], list[Any]()
 
@@ -398,7 +455,7 @@ class _Session:
             where(
                 "(SELECT type FROM events WHERE order_id = orders.id ORDER BY seq DESC LIMIT 1)"
                 " IN (SELECT value FROM json_each(?))",
-                json.dumps(names),
+                _json(names),
             )
         if criteria.mint is not None:
             where("? IN (mint_in, mint_out)", criteria.mint)
@@ -430,7 +487,7 @@ class _Session:
         rows: Iterable[tuple[OrderId, int, Millis, str, str]] = self.connection.execute(
             "SELECT order_id, seq, at_ms, type, data FROM events"
             " WHERE order_id IN (SELECT value FROM json_each(?)) AND seq > ? ORDER BY order_id, seq",
-            (json.dumps(ids), after),
+            (_json(ids), after),
         )
         return [Recorded(key, seq, at_ms, codec.decode(name, data)) for key, seq, at_ms, name, data in rows]
 
@@ -442,24 +499,36 @@ class _Session:
         return row[0] if row else None
 
 
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def migrate(connection: sqlite3.Connection) -> None:
-    """Bring the schema up to date, one numbered file per transaction. Raise StoreUnavailable if it is newer than us."""
-    scripts = sorted(
-        (entry for entry in resources.files("fillwright.backends.schema").joinpath("sqlite").iterdir()),
-        key=lambda entry: entry.name,
-    )
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(scripts):
-        connection.execute("ROLLBACK")
-        raise StoreUnavailable(
-            f"the database has schema {version}, but this version of fillwright knows only {len(scripts)}: upgrade it"
-        )
-    for number, script in enumerate(scripts[version:], start=version + 1):
-        for statement in script.read_text(encoding="utf-8").split(";\n"):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number}")
-    connection.execute("COMMIT")
+    """Bring the schema up to date, each numbered file in a transaction of its own.
+
+    Raise StoreUnavailable if the schema is newer than this engine, or cannot be changed.
+    """
+    folder = resources.files("fillwright.backends.schema").joinpath("sqlite")
+    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")  # of two processes that start together, one waits and finds it done
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version < len(scripts):
+                for statement in folder.joinpath(scripts[version]).read_text(encoding="utf-8").split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise StoreUnavailable(f"cannot bring the database up to date: {error}") from error
+        if version > len(scripts):
+            raise StoreUnavailable(
+                f"the database has schema {version}, but this version knows only {len(scripts)}: upgrade fillwright"
+            )
+        if version == len(scripts):
+            return
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -69,9 +69,8 @@ class Ledger:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute(
-            "PRAGMA synchronous = OFF"
-        )  # a chain does not forget when our machine does; close enough
+        # A chain does not forget when our machine loses power. This one may: it is enough that it outlives the process.
+        self._database.execute("PRAGMA synchronous = OFF")
         self._database.executescript(_SCHEMA)
         self._clock = clock
         self._height, self._at_ms, self._block_ms = self._open_blocks(

@@ -18,7 +18,7 @@ from fillwright.cli.screen import open_screen, table
 from fillwright.clock import SystemClock
 from fillwright.core.errors import ChainUnavailable, StoreUnavailable
 from fillwright.execution.reconcile import Reconciliation, reconcile
-from fillwright.settings import Settings
+from fillwright.settings import Settings, sqlite_path
 
 COUNTS = ("orders", "confirmed", "failed", "cancelled", "expired", "open", "lost", "doubled", "misreported")
 
@@ -92,7 +92,7 @@ async def _judge(settings: Settings) -> Reconciliation:
     )
     try:
         _check_ledger(settings)
-        ledger = open_ledger(settings, clock)
+        ledger = open_ledger(settings, clock, read_only=True)
         try:
             return await reconcile(store, open_chain(settings, ledger, clock))
         finally:
@@ -103,9 +103,9 @@ async def _judge(settings: Settings) -> Reconciliation:
 
 def _check_database(settings: Settings) -> None:
     """Opening what is not there would make it, and find an empty world in order."""
-    scheme, _, rest = settings.database_url.partition("://")
+    scheme = settings.database_url.partition("://")[0]
     if scheme == "sqlite":
-        database = Path(rest.removeprefix("/"))
+        database = Path(sqlite_path(settings.database_url))
         if not database.is_file():
             raise Refused(f"there is no database at {database}; set DATABASE_URL to the engine's", "no_database")
     elif scheme == "memory":

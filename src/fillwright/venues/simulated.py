@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -60,6 +60,8 @@ class Market:
 
     def __init__(self, settings: MarketSettings) -> None:
         self.settings = settings
+        self._phase = cache(lambda mint: self._draw("phase", mint) * math.tau)
+        self._behind_bps = lru_cache(maxsize=256)(self._draw_behind_bps)
 
     def price_pico_usd(self, token: Token, at_ms: Millis) -> int:
         """Return the price of one whole token: a slow and a quick wave around the starting price, 2.5 % at most."""
@@ -68,14 +70,16 @@ class Market:
             raise PairNotListed(f"no pool holds {token.symbol}")
         if token.symbol in STABLE:
             return price
-        phase = self._draw("phase", token.mint) * math.tau
+        phase = self._phase(token.mint)
         slow = math.sin(at_ms / 600_000 * math.tau + phase)
         quick = math.sin(at_ms / 47_000 * math.tau + phase * 3)
         return price * (1_000_000 + round(20_000 * slow + 5_000 * quick)) // 1_000_000
 
     def behind_bps(self, venue: str, request: QuoteRequest) -> Bps:
         """Return how much more the leading venue's price is than that of `venue`; 0 for the leader itself."""
-        what = (request.token_in.mint, request.token_out.mint, request.asked_at_ms // 1000)
+        return self._behind_bps(venue, request.token_in.mint, request.token_out.mint, request.asked_at_ms // 1000)
+
+    def _draw_behind_bps(self, venue: str, *what: object) -> Bps:
         venues = sorted(self.settings.fee_bps)
         if venue == venues[int(self._draw("leader", *what) * len(venues))]:
             return 0

@@ -7,7 +7,7 @@ CREATE TABLE events (
     data      TEXT    NOT NULL,
     signature TEXT,
     PRIMARY KEY (order_id, seq)
-) WITHOUT ROWID;
+);
 
 CREATE UNIQUE INDEX events_signature ON events (signature) WHERE signature IS NOT NULL;
 

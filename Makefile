@@ -1,0 +1,63 @@
+# `make` alone lists the targets. Each sets up what it needs; nothing is written outside this folder.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+READY := $(VENV)/.ready
+
+NEW_ENOUGH := import sys; assert sys.version_info >= (3, 11)
+PYTHON = $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+         $(shell $(name) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && command -v $(name))))
+UV    := $(shell command -v uv 2>/dev/null)
+# uv does what venv and pip do, and is used where it is installed.
+INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test static check bench docs lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(READY) ## Make .venv with the fillwright command and everything that development needs
+
+demo: $(READY) ## Start an engine, execute five orders at once and watch them live
+	@$(BIN)/fillwright demo
+
+serve: $(READY) ## Run the engine on http://localhost:3000 until Ctrl-C
+	@exec $(BIN)/fillwright serve
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest
+
+static: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+check: static test ## Check format, lint and types, and run the tests: what CI runs
+
+bench: $(READY) ## Measure the engine; the figures also go to build/bench.json
+	$(BIN)/python -m benchmarks.engine
+
+docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
+	$(BIN)/python docs/generate.py
+
+# Keeps the versions that are pinned already and still fit; `make lock UPGRADE=1` takes the newest of all.
+lock: COMPILE = $(or $(UV),$(BIN)/uv) pip compile --quiet --no-config --universal --python-version 3.11 \
+                --generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade) pyproject.toml
+lock: $(READY) ## Pin what pyproject.toml asks for, with hashes
+	@$(if $(UV),,test -x $(BIN)/uv || $(INSTALL) --quiet uv)
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --output-file requirements-dev.lock --group dev --constraint requirements.lock
+
+clean: ## Remove .venv, build output and caches; databases stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Made once, and again when the lock or the project's metadata change. A .venv that is there and can be used is kept.
+$(READY): pyproject.toml requirements-dev.lock
+	@$(if $(PYTHON)$(UV),,echo 'Fillwright needs Python 3.11 or newer; PATH has none. Install it, or uv.' >&2; exit 1)
+	@$(BIN)/python -c '$(NEW_ENOUGH)$(if $(UV),,; import pip)' 2>/dev/null || { rm -rf $(VENV) && \
+	  $(if $(UV),$(UV) venv --quiet --python '$(or $(PYTHON),>=3.11)' $(VENV),$(PYTHON) -m venv $(VENV)); }
+	$(INSTALL) --quiet --require-hashes --requirement requirements-dev.lock
+	$(INSTALL) --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
