@@ -71,9 +71,9 @@ def run(test: Coroutine[Any, Any, T]) -> T:
 
 
 async def until(condition: Callable[[], bool], within_ms: Millis = 600_000) -> None:
-    """Return once `condition` holds, looking every few virtual milliseconds; fail after `within_ms`."""
+    """Return once `condition` holds, looking every 50 virtual milliseconds; fail after `within_ms`."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within_ms / 1000
     while not condition():
         assert loop.time() < end, f"still not so after {within_ms} virtual ms"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.05)
