@@ -151,7 +151,7 @@ def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedCha
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which tells its streams to end before it waits for them to."""
+    """Uvicorn, which tells worker and streams to end before it waits for its connections to."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
         super().__init__(
@@ -172,7 +172,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=2,
             )
         )
-        self._streams = engine.streams
+        self._engine = engine
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -180,7 +180,8 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._streams.close()
+        self._engine.worker.stop()
+        self._engine.streams.close()
         await super().shutdown(sockets)
 
 
