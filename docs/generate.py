@@ -66,6 +66,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "stop_ms": "How long a stop waits for orders in hand before it gives them back.",
         "quote_deadline_ms": "How long venues have to quote; who is late is passed over.",
         "outcome_poll_ms": "How often the chain is asked for the outcome of what was sent.",
+        "chain_deadline_ms": "How long the chain may take to answer; a later answer counts as unknown.",
         "resend_ms": "How often the same signed bytes are sent again until the chain has decided.",
     },
     "HTTP and streams": {

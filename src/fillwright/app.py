@@ -24,7 +24,8 @@ from fillwright.api.stream import StreamApi, StreamSettings
 from fillwright.backends import open_bus, open_store
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
-from fillwright.core.ports import Bus, Chain, Clock, Store
+from fillwright.core.errors import WrongChain
+from fillwright.core.ports import Bus, Chain, Clock, Store, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
@@ -63,18 +64,68 @@ async def open_engine(
     """Build an engine; its worker is not yet running. Closes what it opened."""
     clock = clock or SystemClock()
     bus = open_bus()
-    store = open_store(
-        settings.database_url,
-        clock=clock,
-        committed=bus.publish,
-        capacity=settings.queue_capacity,
-        lease_ms=settings.lease_ms,
-        starts_per_minute=settings.queue_rate_limit,
-        threaded=threaded,
-    )
-    log_orders(bus)
-    ledger = open_ledger(settings, clock)
-    chain = open_chain(settings, ledger, clock)
+    async with contextlib.AsyncExitStack() as opened:
+        store = open_store(
+            settings.database_url,
+            clock=clock,
+            committed=bus.publish,
+            capacity=settings.queue_capacity,
+            lease_ms=settings.lease_ms,
+            starts_per_minute=settings.queue_rate_limit,
+            threaded=threaded,
+        )
+        opened.push_async_callback(store.close)
+        log_orders(bus)
+        ledger = open_ledger(settings, clock)
+        opened.callback(ledger.close)
+        chain = open_chain(settings, ledger, clock)
+        await _check_chain(store, chain)
+        venues = open_venues(settings, clock)
+        executor = Executor(
+            venues,
+            chain,
+            clock,
+            RetryPolicy(settings.attempts_max, settings.retry_delay_ms, settings.retry_delay_max_ms),
+            ExecutorSettings(
+                quote_deadline_ms=settings.quote_deadline_ms,
+                outcome_poll_ms=settings.outcome_poll_ms,
+                resend_ms=settings.resend_ms,
+                chain_deadline_ms=settings.chain_deadline_ms,
+            ),
+            chance,
+        )
+        worker_settings = WorkerSettings(
+            name=worker_name or f"{socket.gethostname()}-{os.getpid()}",
+            concurrency=settings.queue_concurrency,
+            lease_ms=settings.lease_ms,
+            poll_ms=settings.poll_ms,
+            stop_ms=settings.stop_ms,
+        )
+        worker = Worker(store, executor, bus, clock, worker_settings)
+        tokens = TokenRegistry()
+        intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms)
+        streams = Streams(store, bus, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms)
+        stream_api = StreamApi(streams, intake, clock, StreamSettings(settings.stream_connections_max))
+        http_settings = HttpSettings(
+            settings.body_max_bytes,
+            settings.public_url,
+            frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
+        )
+        http = HttpApi(store, intake, streams, stream_api, tokens, clock, http_settings)
+        yield Engine(store, bus, chain, worker, streams, application(http))
+
+
+async def _check_chain(store: Store, chain: Chain) -> None:
+    """Raise WrongChain if the store's orders are on another chain: what this one does not know may be on that one."""
+    pinned = await store.pin("chain", chain.identity)
+    if pinned != chain.identity:
+        raise WrongChain(
+            f"the orders in this database are on the chain {pinned}, and the chain that is set is {chain.identity};"
+            " set the database or the chain's record (FILLWRIGHT_SIM_LEDGER) that belongs to it"
+        )
+
+
+def open_venues(settings: Settings, clock: Clock) -> list[Venue]:
     market = Market(
         MarketSettings(
             fee_bps={"raydium": settings.sim_raydium_fee_bps, "meteora": settings.sim_meteora_fee_bps},
@@ -87,44 +138,7 @@ async def open_engine(
             venue_down_rate=settings.sim_venue_down_rate,
         )
     )
-    venues = [make(name, market, clock) for name, make in VENUES.items()]
-    retry = RetryPolicy(settings.attempts_max, settings.retry_delay_ms, settings.retry_delay_max_ms)
-    executor = Executor(
-        venues,
-        chain,
-        clock,
-        retry,
-        ExecutorSettings(settings.quote_deadline_ms, settings.outcome_poll_ms, settings.resend_ms),
-        chance,
-    )
-    worker = Worker(
-        store,
-        executor,
-        bus,
-        clock,
-        WorkerSettings(
-            worker_name or f"{socket.gethostname()}-{os.getpid()}",
-            settings.queue_concurrency,
-            settings.lease_ms,
-            settings.poll_ms,
-            settings.stop_ms,
-        ),
-    )
-    tokens = TokenRegistry()
-    intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms)
-    streams = Streams(store, bus, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms)
-    stream_api = StreamApi(streams, intake, clock, StreamSettings(settings.stream_connections_max))
-    http_settings = HttpSettings(
-        settings.body_max_bytes,
-        settings.public_url,
-        frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
-    )
-    http = HttpApi(store, intake, streams, stream_api, tokens, clock, http_settings)
-    try:
-        yield Engine(store, bus, chain, worker, streams, application(http))
-    finally:
-        await store.close()
-        ledger.close()
+    return [make(name, market, clock) for name, make in VENUES.items()]
 
 
 def open_ledger(settings: Settings, clock: Clock, *, read_only: bool = False) -> Ledger:
@@ -210,6 +224,7 @@ async def serve(settings: Settings, listening: Callable[[int], None] = lambda _:
         with listen(settings.host, settings.port) as listener:
             port = listener.getsockname()[1]
             working = asyncio.create_task(engine.worker.run())
+            working.add_done_callback(lambda _: server.handle_exit(signal.SIGTERM, None))  # no engine without a worker
             loop = asyncio.get_running_loop()
             for signal_number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(signal_number, server.handle_exit, signal_number, None)

@@ -49,6 +49,7 @@ class Settings:
     quote_deadline_ms: Positive = 2_000
     outcome_poll_ms: Positive = 200
     resend_ms: Positive = 2_000
+    chain_deadline_ms: Positive = 10_000
     body_max_bytes: Positive = 16_384
     stream_backlog_max: Positive = 1_000
     stream_connections_max: Positive = 10_000

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from pathlib import Path
 
+import pytest
+
+from fillwright.core.errors import WrongChain
 from fillwright.core.units import is_order_id
 from tests.world import SWAP, a_world
 
@@ -157,6 +162,41 @@ async def test_an_order_that_cannot_begin_before_its_expiry_expires() -> None:
         await world.submit()
         expiring = await world.submit(expiresAt="2027-01-15T08:00:01Z")
         assert await world.statuses(expiring) == ["pending", "expired"]
+
+
+async def test_an_order_whose_expiry_passes_while_it_is_routed_is_never_signed() -> None:
+    async with a_world(sim_quote_delay_ms=1_500) as world:
+        order_id = await world.submit(expiresAt="2027-01-15T08:00:01Z")
+        assert await world.statuses(order_id) == ["pending", "routing", "expired"]
+        await world.clock.sleep(10_000)
+        result = await world.reconcile()
+        assert (result.expired, result.clean) == (1, True)
+
+
+async def test_an_order_that_cannot_be_read_does_not_stand_in_the_way_of_the_others(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/orders.db"
+    async with a_world(database_url=url, working=False) as world:
+        unreadable, broken, healthy = [await world.submit() for _ in range(3)]
+    with contextlib.closing(sqlite3.connect(tmp_path / "orders.db")) as database, database:
+        database.execute("UPDATE events SET type = 'FromTheFuture' WHERE order_id = ?", (unreadable,))
+        database.execute("UPDATE events SET seq = 7 WHERE order_id = ?", (broken,))
+    async with a_world(database_url=url) as world:
+        assert (await world.statuses(healthy))[-1] == "confirmed"
+        assert (await world.statuses(await world.submit()))[-1] == "confirmed"
+        _, page = await world.get("/api/orders")
+        assert healthy in [order["orderId"] for order in page["orders"]]
+        status, problem = await world.get(f"/api/orders/{unreadable}")
+        assert (status, problem["code"]) == (503, "store_unavailable")
+        assert "FromTheFuture" in problem["message"]
+
+
+async def test_a_database_is_refused_on_another_chain_than_its_own(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/orders.db"
+    async with a_world(database_url=url) as world:
+        await world.statuses(await world.submit())
+    with pytest.raises(WrongChain):
+        async with a_world(database_url=url, sim_ledger=str(tmp_path / "another.db")):
+            pass
 
 
 async def test_stats_count_what_waits_runs_and_is_done() -> None:

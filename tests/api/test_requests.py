@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 from tests.world import SWAP, a_world
 
@@ -43,6 +44,7 @@ MINT = "So11111111111111111111111111111111111111112"
         ({"expiresAt": "2027-01-01T00:00:00"}, "invalid_expiry", "expiresAt"),
         ({"expiresAt": "2001-01-01T00:00:00Z"}, "invalid_expiry", "expiresAt"),
         ({"expiresAt": "0001-01-01T00:00:00+23:59"}, "invalid_expiry", "expiresAt"),
+        ({"expiresAt": "9999-12-31T23:59:59-23:59"}, "invalid_expiry", "expiresAt"),
     ],
 )
 async def test_an_order_that_cannot_be_meant_is_refused_with_code_and_field(
@@ -69,7 +71,19 @@ async def test_a_missing_field_is_named(missing: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"tokenIn":"\xed\xa0\x80"}', b"[" * 5_000]
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"x"',
+        b"\xff\xfe",
+        b'{"tokenIn":"\xed\xa0\x80"}',
+        b"[" * 5_000,
+        b"[" * 16_000,
+        b'{"amount":"\xff"}',
+    ],
 )
 async def test_a_body_that_is_not_an_order_is_refused(body: bytes) -> None:
     async with a_world() as world:
@@ -107,6 +121,7 @@ async def test_a_body_that_is_not_json_or_too_large_is_refused() -> None:
         ("/api/orders?cursor=x", 400, "invalid_request"),
         ("/api/orders?token=DOGE", 400, "unknown_token"),
         ("/api/orders?from=yesterday", 400, "invalid_expiry"),
+        ("/api/orders?from=1960-01-01T00:00:00Z", 400, "invalid_expiry"),
         ("/api/orders?page=2", 400, "invalid_request"),
         ("/nothing/here", 404, "not_found"),
         ("/api/quotes", 405, "method_not_allowed"),
@@ -150,6 +165,14 @@ async def test_the_same_key_and_body_give_the_same_order_and_another_body_is_ref
         assert (status, problem["code"]) == (422, "idempotency_mismatch")
         _, stats = await world.get("/api/orders/stats")
         assert stats["queue"]["total"] == 1
+
+
+@pytest.mark.parametrize("keys", [("",), ("a", "b"), ("two words",)])
+async def test_a_key_that_cannot_be_one_is_refused_rather_than_ignored(keys: tuple[str, ...]) -> None:
+    async with a_world() as world:
+        status, _ = await world.post(json=SWAP, headers=CIMultiDict(("Idempotency-Key", key) for key in keys))
+        assert status == 400
+        assert (await world.get("/api/orders/stats"))[1]["queue"]["total"] == 0
 
 
 async def test_a_header_and_a_field_that_differ_are_refused() -> None:

@@ -160,6 +160,44 @@ async def test_an_unknown_order_has_no_stream() -> None:
         assert refused.value.status == 400
 
 
+async def test_an_order_is_not_accepted_when_there_is_no_place_for_its_stream() -> None:
+    async with a_world(stream_connections_max=1) as world, world.http.ws_connect("/api/stream"):
+        await until(lambda: world.engine.streams.connections == 1)
+        headers = {"Accept": "text/event-stream"}
+        async with world.http.post("/api/orders/execute", json=SWAP, headers=headers) as response:
+            assert response.status == 503
+        assert (await world.get("/api/orders/stats"))[1]["queue"]["total"] == 0
+
+
+async def test_a_repeated_order_on_one_socket_is_followed_once() -> None:
+    async with a_world() as world, world.http.ws_connect("/api/orders/execute") as websocket:
+        for _ in range(3):
+            await websocket.send_json({**SWAP, "clientOrderId": "mine"})
+        messages = [await websocket.receive_json() for _ in range(1 + 3 + 5)]
+        assert sorted(m["seq"] for m in updates(messages)) == [1, 2, 3, 4, 5]
+
+
+async def test_an_order_over_a_websocket_that_cannot_be_read_is_refused_not_ignored() -> None:
+    async with a_world() as world, world.http.ws_connect("/api/orders/execute") as websocket:
+        await websocket.receive_json()
+        await websocket.send_str("[" * 10_000)
+        assert (await websocket.receive_json())["code"] == "invalid_request"
+
+
+async def test_a_resumed_stream_of_an_order_that_is_over_says_so() -> None:
+    async with a_world() as world:
+        order_id = await world.submit()
+        await world.follow(order_id)
+        path = f"/api/orders/{order_id}/stream"
+        for after in (5, 7):
+            async with world.http.ws_connect(f"{path}?after={after}") as websocket:
+                assert updates(await read_all(websocket)) == []
+                assert websocket.close_code == 1000
+            headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
+            async with world.http.get(path, headers=headers) as response:
+                assert response.status == 204
+
+
 async def test_streams_are_counted_and_bounded() -> None:
     async with a_world(working=False, stream_connections_max=2) as world:
         order_id = await world.submit()
@@ -237,6 +275,16 @@ async def test_a_post_that_asks_for_an_upgrade_is_answered_as_a_post() -> None:
         assert status == 201
         assert [u["status"] for u in await world.follow(json.loads(answer)["orderId"])] == LIFE
         client.writer.close()
+
+
+@pytest.mark.parametrize("extra", [(), UPGRADE], ids=["plain", "with an upgrade"])
+async def test_a_connect_is_refused_and_the_engine_goes_on(extra: tuple[str, ...]) -> None:
+    async with a_world() as world:
+        client = await RawClient.connect(world)
+        client.writer.write("\r\n".join(["CONNECT engine:443 HTTP/1.1", "Host: engine", *extra, "", ""]).encode())
+        assert (await client.reader.readline()).startswith(b"HTTP/1.1 4")
+        client.writer.close()
+        assert (await world.get("/health"))[0] == 200
 
 
 async def test_a_client_that_does_not_read_is_closed_with_the_reason_and_others_are_served() -> None:

@@ -154,6 +154,30 @@ async def test_the_ledger_outlives_the_process_that_sent(clock: VirtualClock, tm
         assert isinstance(await outcome(chain, transaction), Fill)
 
 
+async def test_what_is_bound_to_land_does_so_within_its_blocks_also_at_another_pace(
+    clock: VirtualClock, tmp_path: Path
+) -> None:
+    path, late = str(tmp_path / "chain.db"), {"execution_ms_min": 40_000, "execution_ms_max": 40_000}
+    async with a_chain(clock, path, **late) as chain:
+        transaction = await sign(chain)
+        await chain.send(transaction)
+    ledger = Ledger(path, clock, speed=0)
+    quick = SimulatedChain(ledger, ChainSettings(), clock)
+    while (await quick.finalized()).block_height <= transaction.last_valid_block_height:
+        await clock.sleep(100)
+    decided = await outcome(quick, transaction)
+    assert isinstance(decided, Fill)
+    ledger.close()
+
+
+async def test_the_same_ledger_is_the_same_chain_and_another_is_another(clock: VirtualClock, tmp_path: Path) -> None:
+    names = []
+    for name in ("one", "one", "another"):
+        async with a_chain(clock, str(tmp_path / name)) as chain:
+            names.append(chain.identity)
+    assert names[0] == names[1] != names[2]
+
+
 async def test_block_heights_go_on_where_they_were_also_at_another_speed(clock: VirtualClock, tmp_path: Path) -> None:
     path, heights = str(tmp_path / "chain.db"), list[int]()
     for speed in (0, 1.0, 0.5):

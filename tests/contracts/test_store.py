@@ -345,6 +345,22 @@ async def test_orders_held_back_by_the_limit_say_when_they_can_begin(bench: Benc
         await claim_one(store)
 
 
+async def test_a_clock_set_back_does_not_hold_new_orders_up(bench: Bench) -> None:
+    async with bench.store(starts_per_minute=1) as store:
+        await accept(store, 1)
+        await drive(store, await claim_one(store), Failed(1, FAILURE))
+        bench.clock.skew_ms = -3_600_000
+        await accept(store, 2)
+        await claim_one(store)
+
+
+async def test_what_is_pinned_first_stays(bench: Bench) -> None:
+    async with bench.store() as store:
+        assert await store.pin("chain", "one") == "one"
+        assert await store.pin("chain", "another") == "one"
+        await store.check()
+
+
 async def test_a_signature_is_recorded_for_one_attempt_only(bench: Bench) -> None:
     async with bench.store() as store:
         for number in (1, 2):
@@ -428,6 +444,11 @@ async def test_a_closed_store_refuses_and_says_so(bench: Bench) -> None:
         pass
     with pytest.raises(StoreUnavailable):
         await accept(store)
+
+
+async def test_a_database_in_memory_is_refused_where_threads_would_see_different_ones() -> None:
+    with pytest.raises(StoreUnavailable, match="names no file"):
+        SqliteStore(":memory:", clock=VirtualClock(), committed=lambda _: None, capacity=1, lease_ms=LEASE_MS)
 
 
 async def test_amounts_up_to_the_chain_s_limit_survive(bench: Bench) -> None:

@@ -98,6 +98,8 @@ def test_the_table_is_the_design_s() -> None:
         ("routing", "AttemptFailed", "pending"),
         ("routing", "Failed", "failed"),
         ("routing", "Cancelled", "cancelled"),
+        ("routing", "Expired", "expired"),
+        ("building", "Expired", "expired"),
         ("building", "TransactionSigned", "submitted"),
         ("building", "AttemptFailed", "pending"),
         ("building", "Failed", "failed"),

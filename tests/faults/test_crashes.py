@@ -17,11 +17,12 @@ import pytest
 
 from fillwright.app import open_chain, open_ledger
 from fillwright.backends import open_bus, open_store
+from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import TERMINAL, Accepted, Event
-from fillwright.core.order import Order, SignedTransaction
-from fillwright.core.ports import Chain, Claims, Store
+from fillwright.core.order import Fill, Order, SignedTransaction
+from fillwright.core.ports import Chain, Claims, Finalized, Store
 from fillwright.core.retry import RetryPolicy
-from fillwright.core.units import OrderId
+from fillwright.core.units import OrderId, Signature
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.reconcile import Reconciliation, reconcile
 from fillwright.execution.worker import Worker, WorkerSettings
@@ -224,3 +225,44 @@ async def test_a_worker_that_wakes_up_after_its_lease_ran_out_changes_nothing(tm
             await frozen.store.append(held, log[3].event, 1)
         assert await frozen.store.history(held.id) == log
         assert (await reconcile(frozen.store, frozen.chain)).findings == []
+
+
+class SilentChain:
+    """The real chain, which never answers the first few calls of each kind."""
+
+    def __init__(self, chain: Chain, silences: int) -> None:
+        self._chain = chain
+        self._left = dict.fromkeys(("finalized", "outcome", "send"), silences)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._chain, name)
+
+    async def _or_silence(self, name: str) -> None:
+        self._left[name] -= 1
+        if self._left[name] >= 0:
+            await asyncio.Event().wait()
+
+    async def send(self, transaction: SignedTransaction) -> None:
+        await self._chain.send(transaction)
+        await self._or_silence("send")
+
+    async def finalized(self) -> Finalized:
+        await self._or_silence("finalized")
+        return await self._chain.finalized()
+
+    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+        await self._or_silence("outcome")
+        return await self._chain.outcome(signature, min_slot=min_slot)
+
+
+async def test_a_chain_that_never_answers_is_asked_again_and_holds_nobody_for_ever(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    async with a_life(tmp_path, clock, None) as life:
+        life.worker._executor._chain = SilentChain(life.chain, silences=3)
+        await life.store.accept(some_id(), Accepted(some_terms()))
+        started = clock.now_ms()
+        while not await life.settled():
+            await clock.sleep(250)
+            assert clock.now_ms() - started < 200_000
+        result = await reconcile(life.store, life.chain)
+        assert (result.confirmed, result.findings) == (1, [])

@@ -12,6 +12,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from fillwright.api import wire
 from fillwright.core.lifecycle import TERMINAL, Update, replay
 from fillwright.core.ports import Bus, Store
@@ -108,9 +110,10 @@ class Streams:
                 del self._by_order[order_id]
 
     async def follow_all(self, overrun: asyncio.Future[None]) -> AsyncIterator[list[Message]]:
-        """Yield every order's messages from now on, and an empty list where nothing happened for the poll interval."""
+        """Yield every order's messages from now on; an empty list at first, and where nothing happened for a while."""
         feed = self._open(self._everything, overrun)
         try:
+            yield []
             while not feed.closed:
                 yield await feed.next(self._poll_ms)
         finally:
@@ -140,7 +143,11 @@ class Streams:
             feeds = self._by_order.get(update.record.order_id)
             if not feeds and not self._everything:
                 continue
-            message = _message(update)
+            try:
+                message = _message(update)
+            except Exception:  # one order's fault must not cost the others their news
+                structlog.get_logger().exception("stream.fault", order=update.record.order_id)
+                continue
             for feed in (*(feeds or ()), *self._everything):
                 feed.offer(message)
 

@@ -98,24 +98,27 @@ class HttpApi:
 
     async def execute(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take an order. Plain ASGI, past the router: this is the one route whose cost is the engine's throughput."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         try:
-            headers = dict(scope["headers"])
-            body = await self._json_body(headers.get(b"content-type", b""), receive)
-            key = headers.get(b"idempotency-key")
-            order, created = await self._intake.submit(wire.order_request(body, key.decode("latin-1") if key else None))
             if EVENT_STREAM.encode() in headers.get(b"accept", b""):
-                await self._stream_api.send_events(order.id, 0, receive, send)
+                with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
+                    order, _ = await self._submit(scope, headers, receive)
+                    await self._stream_api.send_events(order.id, 0, scope, receive, send)
                 return
-            status, answer = 201 if created else 200, wire.encode(self._accepted(scope, order, created))
-            extra = [(b"location", f"/api/orders/{order.id}".encode()), (b"content-type", b"application/json")]
+            order, created = await self._submit(scope, headers, receive)
+            answer = wire.encode(self._accepted(scope, order, created))
         except FillwrightError as error:
             await _problem(error)(scope, receive, send)
             return
         except Exception as error:
             await _fault(error)(scope, receive, send)
             return
-        length = (b"content-length", str(len(answer)).encode())
-        await send({"type": "http.response.start", "status": status, "headers": [*extra, length]})
+        answer_headers = [
+            (b"location", f"/api/orders/{order.id}".encode()),
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(answer)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 201 if created else 200, "headers": answer_headers})
         await send({"type": "http.response.body", "body": answer})
 
     async def execute_stream(self, websocket: WebSocket) -> None:
@@ -237,6 +240,13 @@ class HttpApi:
         if not records:
             raise OrderNotFound(f"there is no order {order_id}")
         return replay(records)
+
+    async def _submit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[Order, bool]:
+        body = await self._json_body(headers.get(b"content-type", b""), receive)
+        keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
+        if len(keys) > 1:
+            raise InvalidRequest("there is more than one Idempotency-Key header")
+        return await self._intake.submit(wire.order_request(body, keys[0] if keys else None))
 
     async def _json_body(self, content_type: bytes, receive: Receive) -> bytes:
         if content_type.partition(b";")[0].strip().lower() != b"application/json":

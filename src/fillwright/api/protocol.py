@@ -3,7 +3,7 @@
 - Only a GET can become a WebSocket (RFC 6455, 4.1). A request that asks for an upgrade which it cannot have is answered
   as if it had not asked (RFC 9110, 7.8): a POST is a POST, body and all.
 - Closing does not wait for a client that does not read: the close frame follows what is already buffered, and the
-  connection is dropped if the client has not taken it in time.
+  connection is dropped if the client has not taken it in time. A plain HTTP response can be dropped likewise.
 """
 
 from __future__ import annotations
@@ -15,9 +15,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 LINGER_S: Final = 10
+ABORT: Final = "fillwright.abort"  # in a request's scope: drops its connection, whatever is still unsent
 
 
 class HttpProtocol(HttpToolsProtocol):
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         try:
@@ -25,7 +30,7 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            else:
+            elif self._vain_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
@@ -42,7 +47,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _vain_upgrade(self) -> bool:
-        return self.parser.should_upgrade() and not self._should_upgrade()
+        return self.parser.should_upgrade() and self._get_upgrade() is not None and not self._should_upgrade()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Read the request again, without the header at which the parser stops."""

@@ -7,24 +7,30 @@ then followed on the same socket. A client that does not read is closed, with th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDisconnected
 
 from fillwright.api import wire
-from fillwright.api.feed import Message, Streams
+from fillwright.api.feed import Streams
+from fillwright.api.protocol import ABORT
 from fillwright.core.errors import FillwrightError, NotReady
 from fillwright.core.lifecycle import TERMINAL
 from fillwright.core.order import Order
 from fillwright.core.ports import Clock, Intake
 from fillwright.core.units import OrderId
 
+Close: TypeAlias = tuple[int, str]
+
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1012
+BROKEN: Final = 1011
 OVERRUN: Final = 1013
 STOPPING: Final = "the engine is stopping; resume with ?after=seq"
 HEARTBEAT: Final = b": still here\n\n"
@@ -44,18 +50,27 @@ class StreamApi:
         self._clock = clock
         self._settings = settings
 
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for streams. Raise NotReady if none is free."""
+        if self._streams.connections >= self._settings.connections_max:
+            raise NotReady(f"{self._settings.connections_max} streams are open, which is as many as the engine serves")
+        self._streams.connections += 1
+        try:
+            yield
+        finally:
+            self._streams.connections -= 1
+
     async def follow_order(self, websocket: WebSocket, order: Order, after: int) -> None:
         """Send an order's updates above `after`, then close."""
         overrun = _new_overrun()
 
-        async def send() -> tuple[int, str]:
+        async def send() -> Close:
             await self._establish(websocket, orderId=order.id, status=order.status, after=after)
-            last: Message | None = None
             async for messages in self._streams.follow(order.id, after, overrun):
-                for last in messages:
-                    await websocket.send_text(last.text)
-            over = last.is_last if last else order.status in TERMINAL
-            return (NORMAL, "the order is over") if over else (GOING_AWAY, STOPPING)
+                for message in messages:
+                    await websocket.send_text(message.text)
+            return (GOING_AWAY, STOPPING) if self._streams.stopped.is_set() else (NORMAL, "the order is over")
 
         await self._serve(websocket, send, _until_closed, overrun)
 
@@ -63,8 +78,9 @@ class StreamApi:
         """Send the updates of every order from now on."""
         overrun = _new_overrun()
 
-        async def send() -> tuple[int, str]:
+        async def send() -> Close:
             everything = self._streams.follow_all(overrun)
+            await anext(everything)  # from here on nothing is missed, and only then is the client told so
             await self._establish(websocket)
             async for messages in everything:
                 for message in messages:
@@ -75,8 +91,9 @@ class StreamApi:
 
     async def take_orders(self, websocket: WebSocket, accepted: Callable[[Order, bool], wire.Json]) -> None:
         """Take each message as an order; answer it and send its updates. `accepted` makes the answer."""
-        overrun = _new_overrun()
+        overrun, broken = _new_overrun(), asyncio.get_running_loop().create_future()
         orders: set[asyncio.Task[None]] = set()
+        followed: set[OrderId] = set()
 
         async def submit(text: str) -> None:
             try:
@@ -85,13 +102,27 @@ class StreamApi:
                 await websocket.send_text(wire.encode({"event": "error", **wire.problem(error)[1]}).decode())
                 return
             await websocket.send_text(wire.encode({"event": "order:accepted", **accepted(order, created)}).decode())
+            if order.id in followed:
+                return
+            followed.add(order.id)
             async for messages in self._streams.follow(order.id, 0, overrun):
                 for message in messages:
                     await websocket.send_text(message.text)
 
-        async def send() -> tuple[int, str]:
+        def ended(task: asyncio.Task[None]) -> None:
+            orders.discard(task)
+            if not task.cancelled() and (error := task.exception()) is not None and not broken.done():
+                broken.set_exception(error)  # silence would look like an order that takes long
+
+        async def send() -> Close:
             await self._establish(websocket)
-            await self._streams.stopped.wait()
+            stopped = asyncio.create_task(self._streams.stopped.wait())
+            try:
+                await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopped.cancel()
+            if broken.done():
+                broken.result()
             return GOING_AWAY, STOPPING
 
         async def receive(websocket: WebSocket) -> None:
@@ -102,7 +133,7 @@ class StreamApi:
                         return
                     task = asyncio.create_task(submit(message.get("text") or ""))
                     orders.add(task)
-                    task.add_done_callback(orders.discard)
+                    task.add_done_callback(ended)
                     if len(orders) >= self._settings.orders_per_socket_max:
                         await asyncio.wait(orders, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -111,10 +142,16 @@ class StreamApi:
         await self._serve(websocket, send, receive, overrun)
 
     def events_response(self, order: Order, after: int) -> Response:
-        """Return a response that streams an order's updates as server-sent events, and ends with the order."""
+        """Return a response that streams an order's updates as server-sent events, and ends with the order.
+
+        Where there is nothing to come, the answer is 204: that is how a browser learns not to ask again.
+        """
+        if order.status in TERMINAL and after >= order.version:
+            return Response(status_code=204)
         return _EventStream(self, order.id, after)
 
-    async def send_events(self, order_id: OrderId, after: int, receive: Receive, send: Send) -> None:
+    async def send_events(self, order_id: OrderId, after: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send an order's updates as server-sent events. The caller holds a `place`."""
         overrun = _new_overrun()
 
         async def write() -> None:
@@ -134,36 +171,33 @@ class StreamApi:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        self._enter()
         try:
             await _first_of(write(), until_closed(), overrun)
-        finally:
-            self._streams.connections -= 1
+        except FillwrightError as error:
+            # The answer has begun; all that can be said now is that it is not complete. The client resumes.
+            structlog.get_logger().error("stream.broken", order=order_id, reason=str(error))
+            _drop(scope)
+        if overrun.done():
+            _drop(scope)
 
     async def _serve(
         self,
         websocket: WebSocket,
-        send: Callable[[], Coroutine[Any, Any, tuple[int, str]]],
+        send: Callable[[], Coroutine[Any, Any, Close]],
         receive: Callable[[WebSocket], Coroutine[Any, Any, None]],
         overrun: asyncio.Future[None],
     ) -> None:
         """Send and receive until one of them ends or the client is given up."""
-        self._enter()
-        try:
-            close = await _first_of(send(), receive(websocket), overrun)
+        with self.place(), contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):  # gone: nobody to tell
+            try:
+                close = await _first_of(send(), receive(websocket), overrun)
+            except FillwrightError as error:
+                structlog.get_logger().error("stream.broken", reason=str(error))
+                close = (BROKEN, f"{error.code}; resume with ?after=seq")
             if overrun.done():
                 close = (OVERRUN, OVERRUN_REASON)
             if close is not None:
                 await websocket.close(*close)
-        except (WebSocketDisconnect, WebSocketDisconnected):
-            pass  # the client has gone; there is nobody to tell
-        finally:
-            self._streams.connections -= 1
-
-    def _enter(self) -> None:
-        if self._streams.connections >= self._settings.connections_max:
-            raise NotReady(f"{self._settings.connections_max} streams are open, which is as many as the engine serves")
-        self._streams.connections += 1
 
     async def _establish(self, websocket: WebSocket, **data: Any) -> None:
         await websocket.accept()
@@ -178,8 +212,15 @@ class _EventStream(Response):
         self._order_id = order_id
         self._after = after
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI's signature)
-        await self._api.send_events(self._order_id, self._after, receive, send)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._api.place():
+            await self._api.send_events(self._order_id, self._after, scope, receive, send)
+
+
+def _drop(scope: Scope) -> None:
+    """Drop a client's connection, whatever it has not read."""
+    if extension := scope.get("extensions", {}).get(ABORT):
+        extension["abort"]()
 
 
 def _new_overrun() -> asyncio.Future[None]:
@@ -192,10 +233,10 @@ async def _until_closed(websocket: WebSocket) -> None:
 
 
 async def _first_of(
-    send: Coroutine[Any, Any, tuple[int, str] | None],
+    send: Coroutine[Any, Any, Close | None],
     receive: Coroutine[Any, Any, None],
     overrun: asyncio.Future[None],
-) -> tuple[int, str] | None:
+) -> Close | None:
     """Run both until one ends or `overrun` is done; return what `send` returned, if it was first."""
     sending, receiving = asyncio.create_task(send), asyncio.create_task(receive)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -70,6 +70,8 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     StoreUnavailable: 503,
 }
 RETRY_AFTER_S: Final = 1
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+TIME_MAX_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -96,8 +98,14 @@ def order_request(body: bytes | str, idempotency_key: str | None = None) -> Orde
     Raise InvalidRequest or InvalidExpiry.
     """
     try:
-        order = _order_decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        order = _order_decoder.decode(body if isinstance(body, str) else body.decode())
+        amount = _number_text(order.amount, "amount")
+        slippage = _number_text(order.slippage, "slippage") if order.slippage else None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("the body is not UTF-8") from error
+    except RecursionError as error:
+        raise InvalidRequest("the body is nested too deeply") from error
+    except msgspec.DecodeError as error:
         named = _field_named.search(str(error))
         raise InvalidRequest(str(error), field=(named[1] or named[2]) if named else None) from error
     if idempotency_key is not None and order.client_order_id not in (None, idempotency_key):
@@ -107,8 +115,8 @@ def order_request(body: bytes | str, idempotency_key: str | None = None) -> Orde
     return OrderRequest(
         token_in=order.token_in,
         token_out=order.token_out,
-        amount=_number_text(order.amount, "amount"),
-        slippage=_number_text(order.slippage, "slippage") if order.slippage else None,
+        amount=amount,
+        slippage=slippage,
         kind=order.order_type,
         client_order_id=idempotency_key if idempotency_key is not None else order.client_order_id,
         expires_at_ms=None if order.expires_at is None else parse_time(order.expires_at, "expiresAt"),
@@ -130,9 +138,10 @@ def parse_time(text: str, field: str) -> Millis:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
-    if time is None or time.tzinfo is None:
+    at_ms = (time - EPOCH) // timedelta(milliseconds=1) if time is not None and time.tzinfo is not None else -1
+    if not 0 <= at_ms <= TIME_MAX_MS:
         raise InvalidExpiry(f"{field} must be a time such as 2026-01-31T12:00:00Z", field=field)
-    return int(time.timestamp() * 1000)
+    return at_ms
 
 
 def iso(at_ms: Millis) -> str:

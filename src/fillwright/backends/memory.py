@@ -22,7 +22,7 @@ from fillwright.core.lifecycle import (
     begin,
 )
 from fillwright.core.order import Order, OrderStatus
-from fillwright.core.ports import Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
+from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 
@@ -59,8 +59,6 @@ class _Row:
 class MemoryStore:
     """Keeps everything in dictionaries and forgets it with the process."""
 
-    START_WINDOW_MS = 60_000
-
     def __init__(
         self,
         *,
@@ -78,6 +76,7 @@ class MemoryStore:
         self._rows: dict[OrderId, _Row] = {}
         self._by_client_id: dict[str, OrderId] = {}
         self._signatures: set[Signature] = set()
+        self._pins: dict[str, str] = {}
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
         known = self._by_client_id.get(event.client_order_id) if event.client_order_id is not None else None
@@ -188,6 +187,9 @@ class MemoryStore:
         for key in sorted(self._rows):
             yield self._rows[key].order
 
+    async def pin(self, name: str, value: str) -> str:
+        return self._pins.setdefault(name, value)
+
     async def check(self) -> None:
         return
 
@@ -215,10 +217,10 @@ class MemoryStore:
 
     def _starts(self, now_ms: Millis) -> list[Millis]:
         starts = (row.started_at_ms for row in self._rows.values())
-        return [start for start in starts if start is not None and start >= now_ms - self.START_WINDOW_MS]
+        return [start for start in starts if start is not None and abs(now_ms - start) <= START_WINDOW_MS]
 
     def _next_due(self, now_ms: Millis, *, limited: bool) -> Millis | None:
-        free_at = min(self._starts(now_ms), default=now_ms) + self.START_WINDOW_MS + 1 if limited else 0
+        free_at = min(self._starts(now_ms), default=now_ms) + START_WINDOW_MS + 1 if limited else 0
         times = [
             max(row.due_at_ms, free_at) if row.started_at_ms is None else row.due_at_ms
             for row in self._live()

@@ -11,6 +11,7 @@ The ledger is a database of its own, never the engine's, and several processes m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sqlite3
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from fillwright.core.errors import ChainUnavailable, ExecutionError, SlippageExceeded, TransactionReverted
 from fillwright.core.order import Fill, Order, SignedTransaction
@@ -32,9 +34,11 @@ BLOCKHASH_BLOCKS: Final = 150
 FINALIZED_BLOCKS: Final = 32
 FIRST_HEIGHT: Final = 250_000_000
 FEE_LAMPORTS: Final = 5_000
+LOCK_S: Final = 0.5  # the ledger is asked on the event loop: better no answer than a long wait
 
 # Amounts are text: a u64 does not fit SQLite's signed integer.
 _SCHEMA = """
+CREATE TABLE IF NOT EXISTS identity (name TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (height INTEGER NOT NULL, at_ms INTEGER NOT NULL, block_ms INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS transactions (
     signature TEXT PRIMARY KEY, order_id TEXT NOT NULL, attempt INTEGER NOT NULL, lands_at_ms INTEGER NOT NULL,
@@ -65,17 +69,21 @@ class Ledger:
     """
 
     def __init__(self, path: str, clock: Clock, speed: float | None = 1.0) -> None:
-        if path != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(path, timeout=10, isolation_level=None)
-        self._database.execute("PRAGMA journal_mode = WAL")
-        # A chain does not forget when our machine loses power. This one may: it is enough that it outlives the process.
-        self._database.execute("PRAGMA synchronous = OFF")
-        self._database.executescript(_SCHEMA)
+        try:
+            if path != ":memory:":
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(path, timeout=LOCK_S, isolation_level=None)
+            # A chain does not forget when our machine loses power. This one may: it need only outlive a process.
+            self._database.execute("PRAGMA synchronous = OFF")
+            with contextlib.suppress(sqlite3.OperationalError):  # another process is about to do the same
+                self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.executescript(_SCHEMA)
+        except (OSError, sqlite3.Error) as error:
+            raise ChainUnavailable(f"cannot open the chain's record at {path}: {error}") from error
         self._clock = clock
-        self._height, self._at_ms, self._block_ms = self._open_blocks(
-            None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
-        )
+        pace = None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
+        self._height, self._at_ms, self._block_ms = self._open_blocks(pace)
+        self.identity = self._name()
 
     def height(self, at_ms: Millis) -> int:
         return self._height + max(0, at_ms - self._at_ms) // self._block_ms
@@ -86,36 +94,35 @@ class Ledger:
     def enter(self, signature: Signature, memo: dict[str, Any], lands_at_ms: Millis, result: int | str) -> None:
         """Write down how a transaction lands: the out amount or an error. The first to do so decides."""
         out_amount, error = (str(result), None) if isinstance(result, int) else (None, result)
-        self._database.execute(
+        self._ask(
             "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                signature,
-                memo["order"],
-                memo["attempt"],
-                lands_at_ms,
-                slot(self.height(lands_at_ms)),
-                str(memo["in_amount"]),
-                out_amount,
-                error,
-            ),
+            signature,
+            memo["order"],
+            memo["attempt"],
+            lands_at_ms,
+            slot(self.height(lands_at_ms)),
+            str(memo["in_amount"]),
+            out_amount,
+            error,
         )
 
     def entry(self, signature: Signature, until_ms: Millis) -> Fill | str | None:
         """Return the fill or the error of a transaction that landed by `until_ms`."""
-        row = self._database.execute(
+        rows = self._ask(
             "SELECT in_amount, out_amount, error, slot FROM transactions WHERE signature = ? AND lands_at_ms <= ?",
-            (signature, until_ms),
-        ).fetchone()
-        if row is None:
+            signature,
+            until_ms,
+        )
+        if not rows:
             return None
-        in_amount, out_amount, error, at_slot = row
+        in_amount, out_amount, error, at_slot = rows[0]
         return str(error) if error is not None else Fill(int(in_amount), int(out_amount), FEE_LAMPORTS, at_slot)
 
-    def swaps(self, until_ms: Millis) -> list[LandedSwap]:
-        rows = self._database.execute(
+    def swaps(self) -> list[LandedSwap]:
+        """Return every swap that has landed or is bound to."""
+        rows = self._ask(
             "SELECT order_id, attempt, signature, in_amount, out_amount, slot FROM transactions"
-            " WHERE error IS NULL AND lands_at_ms <= ? ORDER BY lands_at_ms, signature",
-            (until_ms,),
+            " WHERE error IS NULL ORDER BY lands_at_ms, signature"
         )
         return [
             LandedSwap(OrderId(order), attempt, Signature(key), Fill(int(in_amount), int(out), FEE_LAMPORTS, at_slot))
@@ -126,24 +133,42 @@ class Ledger:
         self._database.close()
 
     def _open_blocks(self, block_ms: Millis | None) -> tuple[int, Millis, Millis]:
-        """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards."""
+        """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards.
+
+        What is bound to land does so at the same height as before.
+        """
         now_ms = self._clock.now_ms()
-        self._database.execute("BEGIN IMMEDIATE")
-        row = self._database.execute("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC").fetchone()
-        if row is None:
-            row = (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
-            self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
-        elif block_ms not in (None, row[2]):
-            row = (row[0] + max(0, now_ms - row[1]) // row[2], now_ms, block_ms)
-            self._database.execute("INSERT INTO blocks VALUES (?, ?, ?)", row)
-        self._database.execute("COMMIT")
-        return row[0], row[1], row[2]
+        self._ask("BEGIN IMMEDIATE")
+        rows = self._ask("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC LIMIT 1")
+        height, at_ms, pace = rows[0] if rows else (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
+        if rows and block_ms not in (None, pace):
+            self._ask(
+                "UPDATE transactions SET lands_at_ms = ? + (lands_at_ms - ?) * ? / ? WHERE lands_at_ms > ?",
+                *(now_ms, now_ms, block_ms, pace, now_ms),
+            )
+            height, at_ms, pace = height + max(0, now_ms - at_ms) // pace, now_ms, block_ms
+        if not rows or at_ms == now_ms:
+            self._ask("INSERT INTO blocks VALUES (?, ?, ?)", height, at_ms, pace)
+        self._ask("COMMIT")
+        return height, at_ms, pace
+
+    def _name(self) -> str:
+        """Return the name that this chain was given when it began."""
+        self._ask("INSERT INTO identity SELECT ? WHERE NOT EXISTS (SELECT 1 FROM identity)", f"simulated-{uuid4()}")
+        return str(self._ask("SELECT name FROM identity")[0][0])
+
+    def _ask(self, sql: str, *values: Any) -> list[Any]:
+        try:
+            return self._database.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise ChainUnavailable(f"the chain's record does not answer: {error}") from error
 
 
 class SimulatedChain:
     """Signs and sends against a ledger."""
 
     def __init__(self, ledger: Ledger, settings: ChainSettings, clock: Clock) -> None:
+        self.identity = ledger.identity
         self._ledger = ledger
         self._settings = settings
         self._clock = clock
@@ -186,7 +211,7 @@ class SimulatedChain:
         return SlippageExceeded(entry) if entry.startswith("slippage") else TransactionReverted(entry)
 
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
-        for swap in self._ledger.swaps(self._clock.now_ms()):
+        for swap in self._ledger.swaps():
             yield swap
 
     def _land(self, transaction: SignedTransaction) -> None:

@@ -12,7 +12,7 @@ import click
 
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
-from fillwright.core.errors import StoreUnavailable
+from fillwright.core.errors import ChainUnavailable, StoreUnavailable
 from fillwright.settings import Settings, env_name
 from fillwright.telemetry import configure_logs
 
@@ -43,7 +43,7 @@ def command(**options: str | None) -> None:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(app.serve(settings, heard))
-    except StoreUnavailable as error:
+    except (StoreUnavailable, ChainUnavailable) as error:
         if listening:
             raise
         raise Refused(str(error), error.code) from error

@@ -32,6 +32,7 @@ FillwrightError
     ├── VersionConflict        somebody else appended first: read again
     ├── LeaseLost              another worker holds the order now: let go of it
     └── StoreUnavailable       nothing was written, as far as the store can tell: see its message
+        └── WrongChain         the database belongs to another chain than the one that is set
 
 * retryable. `code` is the name on the wire and in the log; it never changes once published.
 """
@@ -221,6 +222,11 @@ class StoreUnavailable(StoreError):
     title = "The database does not answer"
 
 
+class WrongChain(StoreUnavailable):
+    code = "wrong_chain"
+    title = "The database belongs to another chain"
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An error as the log keeps it."""
@@ -230,4 +236,9 @@ class Failure:
 
     @classmethod
     def of(cls, error: ExecutionError) -> Failure:
-        return cls(error.code, str(error))
+        return cls(error.code, reason_of(error))
+
+
+def reason_of(error: FillwrightError) -> str:
+    """Return an error's message as text that can be kept and sent: others' words are not always valid Unicode."""
+    return str(error).encode("utf-8", "replace").decode()

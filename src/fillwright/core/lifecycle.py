@@ -108,8 +108,10 @@ CONFIRMED, FAILED, CANCELLED, EXPIRED = (
 # fmt: off
 TRANSITIONS: Final[Mapping[OrderStatus, Mapping[type[Event], OrderStatus]]] = {
     PENDING:   {RoutingStarted: ROUTING,      Cancelled: CANCELLED,   Expired: EXPIRED},
-    ROUTING:   {RouteSelected: BUILDING,      AttemptFailed: PENDING, Failed: FAILED, Cancelled: CANCELLED},
-    BUILDING:  {TransactionSigned: SUBMITTED, AttemptFailed: PENDING, Failed: FAILED, Cancelled: CANCELLED},
+    ROUTING:   {RouteSelected: BUILDING,      AttemptFailed: PENDING, Failed: FAILED,
+                Cancelled: CANCELLED,         Expired: EXPIRED},
+    BUILDING:  {TransactionSigned: SUBMITTED, AttemptFailed: PENDING, Failed: FAILED,
+                Cancelled: CANCELLED,         Expired: EXPIRED},
     # Out of SUBMITTED, AttemptFailed and Failed lead only once the attempt is proven dead.
     SUBMITTED: {Confirmed: CONFIRMED,         AttemptFailed: PENDING, Failed: FAILED},
     CONFIRMED: {},
@@ -217,6 +219,9 @@ def replay(records: Sequence[Recorded]) -> list[Update]:
 
 def begin(order: Order, now_ms: Millis) -> RoutingStarted | Expired:
     """Return what happens to a pending order when a worker takes it."""
-    if order.terms.expires_at_ms is not None and order.terms.expires_at_ms <= now_ms:
-        return Expired()
-    return RoutingStarted(order.attempt + 1)
+    return Expired() if is_expired(order, now_ms) else RoutingStarted(order.attempt + 1)
+
+
+def is_expired(order: Order, now_ms: Millis) -> bool:
+    """Return whether the order's own time has run out. Once something is signed, that no longer matters."""
+    return order.terms.expires_at_ms is not None and order.terms.expires_at_ms <= now_ms

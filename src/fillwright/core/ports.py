@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
 from fillwright.core.routing import Quote, QuoteRequest, Route
 from fillwright.core.units import BaseUnits, Bps, Millis, Mint, OrderId, Signature
+
+START_WINDOW_MS: Final[Millis] = 60_000
+"""The rate limit counts the starts in this span: in any such span, both ends included."""
 
 
 class Clock(Protocol):
@@ -51,6 +54,10 @@ class LandedSwap:
 class Chain(Protocol):
     """Where transactions are signed and land. Every method may raise ChainUnavailable, which means "unknown"."""
 
+    @property
+    def identity(self) -> str:
+        """Name the chain as no other chain is named: what one has proven says nothing about another."""
+
     async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
         """Build and sign the order's swap, with order id and attempt as memo. Nothing is sent."""
 
@@ -60,10 +67,16 @@ class Chain(Protocol):
     async def finalized(self) -> Finalized: ...
 
     async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
-        """Return the fill, the error on chain, or None if a view at least as recent as `min_slot` does not know it."""
+        """Return the fill, the error on chain, or None if a view at least as recent as `min_slot` does not know it.
+
+        Both must be final: a fill or an error that a fork can still undo is not an outcome yet.
+        """
 
     def landed_swaps(self) -> AsyncIterator[LandedSwap]:
-        """Yield every successful swap of this wallet, oldest first, from the chain's own record."""
+        """Yield every successful swap of this wallet, oldest first, from the chain's own record.
+
+        A chain that knows already what is bound to land yields that, too.
+        """
 
 
 Listener: TypeAlias = Callable[[Sequence[Update]], None]
@@ -164,8 +177,11 @@ class Store(Protocol):
     def scan(self) -> AsyncIterator[Order]:
         """Yield every order, oldest first."""
 
+    async def pin(self, name: str, value: str) -> str:
+        """Keep `value` under `name` if there is none yet, and return what is kept."""
+
     async def check(self) -> None:
-        """Return if the store can answer; raise StoreUnavailable if not."""
+        """Return if the store can answer and its last write worked; raise StoreUnavailable if not."""
 
     async def close(self) -> None: ...
 

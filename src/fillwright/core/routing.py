@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fillwright.core.errors import ExecutionError, NoRoute, Unroutable
+from fillwright.core.errors import ExecutionError, NoRoute, Unroutable, reason_of
 from fillwright.core.units import BaseUnits, Bps, Millis, Token, difference_bps, format_amount
 
 
@@ -63,7 +63,7 @@ def best_route(request: QuoteRequest, answers: Mapping[str, Quote | ExecutionErr
         key=lambda quote: (-quote.out_amount, quote.venue),
     )
     failed = [
-        PassedOver(venue, answer.code, str(answer))
+        PassedOver(venue, answer.code, reason_of(answer))
         if isinstance(answer, ExecutionError)
         else PassedOver(venue, "too_small", "the amount is too small to receive anything", answer)
         for venue, answer in sorted(answers.items())

@@ -15,9 +15,11 @@ again, for as long as it takes.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
@@ -32,10 +34,12 @@ from fillwright.core.lifecycle import (
     AttemptFailed,
     Confirmed,
     Event,
+    Expired,
     Failed,
     IllegalTransition,
     RouteSelected,
     TransactionSigned,
+    is_expired,
 )
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
 from fillwright.core.ports import Chain, Clock, Venue
@@ -44,12 +48,15 @@ from fillwright.core.routing import QuoteRequest, best_route
 from fillwright.core.units import Millis, min_out
 from fillwright.execution.quoting import ask_all
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class ExecutorSettings:
     quote_deadline_ms: Millis = 2_000
     outcome_poll_ms: Millis = 200
     resend_ms: Millis = 2_000
+    chain_deadline_ms: Millis = 10_000
 
 
 class Executor:
@@ -88,7 +95,8 @@ class Executor:
     async def _before_signing(self, order: Order, step: Callable[[Order], Awaitable[Event]]) -> Event:
         """Take a step that cannot move money: whatever goes wrong in it, the attempt is proven to have no effect."""
         try:
-            return await step(order)
+            event = Expired() if self._expired(order) else await step(order)
+            return Expired() if self._expired(order) else event
         except ExecutionError as error:
             return self._end_of_attempt(order, error)
         except Exception as error:
@@ -110,21 +118,22 @@ class Executor:
     async def _sign(self, order: Order) -> Event:
         assert order.route is not None
         assert order.min_out_amount is not None
-        return TransactionSigned(await self._chain.sign(order, order.route, order.min_out_amount))
+        signing = self._chain.sign(order, order.route, order.min_out_amount)
+        return TransactionSigned(await self._in_time(signing))
 
     async def _land(self, order: Order) -> Event:
         """Send the signed bytes, again and again, until the chain has decided."""
         transaction = order.live
         assert transaction is not None
-        send_at_ms = 0
+        sent_at_ms: Millis | None = None
         while True:
             now_ms = self._clock.now_ms()
-            if now_ms >= send_at_ms:
+            if sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms:  # clocks also jump back
                 await self._send(order, transaction)
-                send_at_ms = now_ms + self._settings.resend_ms
+                sent_at_ms = now_ms
             try:
-                finalized = await self._chain.finalized()
-                outcome = await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
+                finalized = await self._in_time(self._chain.finalized())
+                outcome = await self._in_time(self._chain.outcome(transaction.signature, min_slot=finalized.slot))
             except ChainUnavailable as error:
                 self._log.warning("order.outcome_unknown", order=order.id, reason=str(error))
             else:
@@ -144,9 +153,20 @@ class Executor:
 
     async def _send(self, order: Order, transaction: SignedTransaction) -> None:
         try:
-            await self._chain.send(transaction)
+            await self._in_time(self._chain.send(transaction))
         except ChainUnavailable as error:
             self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+
+    async def _in_time(self, call: Awaitable[T]) -> T:
+        """Return the chain's answer; one that does not come in time is as unknown as one that is lost."""
+        try:
+            async with asyncio.timeout(self._settings.chain_deadline_ms / 1000):
+                return await call
+        except TimeoutError:
+            raise ChainUnavailable(f"no answer within {self._settings.chain_deadline_ms} ms") from None
+
+    def _expired(self, order: Order) -> bool:
+        return is_expired(order, self._clock.now_ms())
 
     def _end_of_attempt(self, order: Order, error: ExecutionError) -> AttemptFailed | Failed:
         return self._retry.after(order, error, self._clock.now_ms(), self._chance())

@@ -78,6 +78,9 @@ class Worker:
         except StoreUnavailable as error:
             self._log.error("worker.claim_failed", reason=str(error))
             return self._clock.now_ms() + self._settings.poll_ms
+        except Exception:
+            self._log.exception("worker.claim_fault")  # and go on: a worker that ends in silence serves nobody
+            return self._clock.now_ms() + self._settings.poll_ms
         for claim in claims.taken:
             self._in_hand[claim.order.id] = claim.lease
             drive = asyncio.create_task(self._drive(claim))
@@ -120,7 +123,10 @@ class Worker:
         await asyncio.gather(*self._drives, return_exceptions=True)
         if unfinished:
             self._log.info("worker.handed_back", orders=len(unfinished))
-            await self._store.release(unfinished)
+            try:
+                await self._store.release(unfinished)
+            except StoreUnavailable as error:
+                self._log.error("worker.release_failed", reason=str(error))  # the leases run out by themselves
 
     def _hear(self, updates: Sequence[Update]) -> None:
         if any(isinstance(update.record.event, Accepted | AttemptFailed) for update in updates):

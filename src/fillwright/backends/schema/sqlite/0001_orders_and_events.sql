@@ -39,3 +39,9 @@ CREATE TABLE tally (
     status TEXT PRIMARY KEY,
     orders INTEGER NOT NULL
 ) WITHOUT ROWID;
+
+-- What must stay the same for as long as there are orders: which chain they are on.
+CREATE TABLE pins (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;

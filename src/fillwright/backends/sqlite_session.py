@@ -1,0 +1,378 @@
+"""One SQLite transaction: the questions it asks and the rows it writes.
+
+The writing lock is held from the start, so what was looked up stays true until the commit. Rows are gathered and
+written by one statement for each table: SQLite then works for a whole batch without asking for Python's lock.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import structlog
+
+from fillwright.backends import codec
+from fillwright.core.errors import LeaseLost, QueueFull, VersionConflict
+from fillwright.core.lifecycle import (
+    TERMINAL,
+    Accepted,
+    AttemptFailed,
+    IllegalTransition,
+    Recorded,
+    TransactionSigned,
+    Update,
+    accepted,
+    apply,
+    begin,
+    rebuild,
+)
+from fillwright.core.order import Order, OrderStatus
+from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCounts
+from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
+
+EXPIRED_PER_CLAIM: Final = 100
+
+Row: TypeAlias = tuple[OrderId, int, Millis, str, str]  # order id, seq, at, type, data
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Write an order and its first event, unless its client order id is known."""
+
+    order_id: OrderId
+    event: Accepted
+    encoded: codec.Encoded
+    clock: Clock
+    capacity: int
+
+    def __call__(self, session: Session) -> Order:
+        key = self.event.client_order_id
+        known = session.by_client_id.get(key) if key is not None else None
+        if known is not None:
+            session.flush()
+            return rebuild(session.events([known]))
+        if session.open_orders() >= self.capacity:
+            raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
+        now_ms = self.clock.now_ms()
+        order = accepted(self.order_id, self.event, now_ms)
+        session.add_order(order)
+        session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order), self.encoded)
+        return order
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write an event, if it is the next of its order and its lease is the newest."""
+
+    update: Update
+    encoded: codec.Encoded
+    lease: int | None
+
+    def __call__(self, session: Session) -> Order:
+        record, order = self.update.record, self.update.order
+        lease, seq = session.heads.get(order.id, (0, 0))
+        if self.lease is not None and self.lease != lease:
+            raise LeaseLost(f"{order.id}: lease {self.lease} was followed by {lease}")
+        if record.seq != seq + 1:
+            raise VersionConflict(f"{order.id}: event {record.seq} cannot follow event {seq}")
+        if isinstance(record.event, TransactionSigned) and record.event.transaction.signature in session.signatures:
+            raise IllegalTransition(f"{order.id}: signature {record.event.transaction.signature} is already in the log")
+        session.add_event(self.update, self.encoded)
+        if order.status in TERMINAL or isinstance(record.event, AttemptFailed):
+            session.settle(order)
+        return order
+
+
+class Session:
+    """What was looked up, what is about to be written, and the SQL, one method per question."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.updates: list[Update] = []
+        self.heads: dict[OrderId, tuple[int, int]] = {}  # newest lease and last seq
+        self.by_client_id: dict[str, OrderId] = {}
+        self.signatures: set[Signature] = set()
+        self._tally: Counter[str] = Counter()
+        self._open: int | None = None
+        self._new_orders: list[tuple[Any, ...]] = []
+        self._new_events: list[tuple[Any, ...]] = []
+        self._settled: list[tuple[Any, ...]] = []
+
+    def look_up(self, writes: Sequence[Accept | Append]) -> None:
+        """Read what the writes must know, in one question of each kind."""
+        appends = [write.update for write in writes if isinstance(write, Append)]
+        if appends:
+            rows = self.connection.execute(
+                "SELECT id, lease, (SELECT max(seq) FROM events WHERE order_id = id) FROM orders"
+                " WHERE id IN (SELECT value FROM json_each(?))",
+                (_json([update.order.id for update in appends]),),
+            )
+            self.heads = {order_id: (lease, seq) for order_id, lease, seq in rows}
+        if keys := [write.event.client_order_id for write in writes if isinstance(write, Accept)]:
+            rows = self.connection.execute(
+                "SELECT client_order_id, id FROM orders WHERE client_order_id IN (SELECT value FROM json_each(?))",
+                (_json([key for key in keys if key is not None]),),
+            )
+            self.by_client_id = dict(rows.fetchall())
+        events = (update.record.event for update in appends)
+        if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
+            rows = self.connection.execute(
+                "SELECT signature FROM events WHERE signature IN (SELECT value FROM json_each(?))", (_json(signed),)
+            )
+            self.signatures = {row[0] for row in rows}
+
+    def add_order(self, order: Order) -> None:
+        terms, key = order.terms, order.client_order_id
+        self._new_orders.append(
+            (order.id, key, terms.token_in.mint, terms.token_out.mint, terms.expires_at_ms, order.due_at_ms)
+        )
+        self._tally["accepted"] += 1
+        if key is not None:
+            self.by_client_id[key] = order.id
+
+    def add_event(self, update: Update, encoded: codec.Encoded) -> None:
+        record = update.record
+        name, data = encoded
+        signature = record.event.transaction.signature if isinstance(record.event, TransactionSigned) else None
+        if signature is not None:
+            self.signatures.add(signature)
+        self._new_events.append((record.order_id, record.seq, record.at_ms, name, data, signature))
+        lease, _ = self.heads.get(record.order_id, (0, 0))
+        self.heads[record.order_id] = (lease, record.seq)
+        self.updates.append(update)
+
+    def begin(self, order: Order, now_ms: Millis) -> Order:
+        event = begin(order, now_ms)
+        after = apply(order, event, now_ms)
+        self.add_event(Update(Recorded(order.id, after.version, now_ms, event), after), codec.encode(event))
+        if after.status in TERMINAL:
+            self.settle(after)
+        return after
+
+    def settle(self, order: Order) -> None:
+        """Give the order's lease back: it is over, or rests until it is due again."""
+        over = order.status in TERMINAL
+        self._settled.append((order.id, order.status if over else None, order.due_at_ms))
+        if over:
+            self._tally[order.status] += 1
+
+    def flush(self) -> None:
+        """Write what has gathered."""
+        if self._new_orders:
+            self.connection.execute(
+                "INSERT INTO orders (id, client_order_id, mint_in, mint_out, expires_at_ms, due_at_ms)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
+                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')"
+                " FROM json_each(?)",
+                (_json(self._new_orders),),
+            )
+            self._new_orders = []
+        if self._new_events:
+            self.connection.execute(
+                "INSERT INTO events (order_id, seq, at_ms, type, data, signature)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
+                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')"
+                " FROM json_each(?)",
+                (_json(self._new_events),),
+            )
+            self._new_events = []
+        if self._settled:
+            self.connection.execute(
+                "UPDATE orders SET outcome = new.outcome, due_at_ms = new.due_at_ms, leased_by = NULL FROM ("
+                "SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS outcome,"
+                " json_extract(value, '$[2]') AS due_at_ms FROM json_each(?)) AS new WHERE orders.id = new.id",
+                (_json(self._settled),),
+            )
+            self._settled = []
+
+    def take(self, ids: Sequence[OrderId], worker: str, now_ms: Millis, until_ms: Millis) -> dict[OrderId, int]:
+        """Put the orders under a new lease each, and return the leases."""
+        rows = self.connection.execute(
+            "UPDATE orders SET lease = lease + 1, leased_by = ?, due_at_ms = ?,"
+            " started_at_ms = coalesce(started_at_ms, ?) WHERE id IN (SELECT value FROM json_each(?))"
+            " RETURNING id, lease",
+            (worker, until_ms, now_ms, _json(ids)),
+        )
+        leases: dict[OrderId, int] = dict(rows.fetchall())
+        for order_id, lease in leases.items():
+            _, seq = self.heads.get(order_id, (0, 0))
+            self.heads[order_id] = (lease, seq)
+        return leases
+
+    def move_leases(self, claims: Sequence[tuple[OrderId, int]], due_at_ms: Millis, *, give_back: bool) -> None:
+        self.flush()
+        self.connection.executemany(
+            "UPDATE orders SET due_at_ms = ?, leased_by = CASE WHEN ? THEN NULL ELSE leased_by END"
+            " WHERE id = ? AND lease = ? AND leased_by IS NOT NULL",
+            [(due_at_ms, give_back, order_id, lease) for order_id, lease in claims],
+        )
+
+    def begun_ids(self, now_ms: Millis, limit: int) -> list[OrderId]:
+        return self._ids(
+            "SELECT id FROM orders WHERE due_at_ms <= ? AND due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL"
+            " ORDER BY due_at_ms LIMIT ?",
+            now_ms,
+            limit,
+        )
+
+    def fresh_ids(self, now_ms: Millis, limit: int) -> list[OrderId]:
+        return self._ids(
+            "SELECT id FROM orders WHERE due_at_ms <= ? AND due_at_ms IS NOT NULL AND started_at_ms IS NULL"
+            " ORDER BY due_at_ms LIMIT ?",
+            now_ms,
+            limit,
+        )
+
+    def expired_ids(self, now_ms: Millis) -> list[OrderId]:
+        return self._ids(
+            "SELECT id FROM orders WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
+            " AND due_at_ms IS NOT NULL AND started_at_ms IS NULL ORDER BY expires_at_ms LIMIT ?",
+            now_ms,
+            EXPIRED_PER_CLAIM,
+        )
+
+    def starts_since(self, at_ms: Millis) -> int:
+        """Count the starts since then. Those far ahead of now were made before the clock was set back, and are over."""
+        return int(
+            self._value(
+                "SELECT count(*) FROM orders WHERE started_at_ms BETWEEN ? AND ?", at_ms, at_ms + 2 * START_WINDOW_MS
+            )
+        )
+
+    def next_due(self, full_window_ms: Millis | None) -> Millis | None:
+        """Return when a claim may next return something. `full_window_ms`: since when the rate limit is used up."""
+        begun = self._value(
+            "SELECT min(due_at_ms) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL"
+        )
+        expiring = self._value(
+            "SELECT min(expires_at_ms) FROM orders"
+            " WHERE expires_at_ms IS NOT NULL AND due_at_ms IS NOT NULL AND started_at_ms IS NULL"
+        )
+        fresh = self._value("SELECT min(due_at_ms) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL")
+        if full_window_ms is not None and fresh is not None:
+            oldest = self._value("SELECT min(started_at_ms) FROM orders WHERE started_at_ms >= ?", full_window_ms)
+            fresh = max(fresh, oldest + START_WINDOW_MS + 1)
+        return min((due for due in (begun, expiring, fresh) if due is not None), default=None)
+
+    def open_orders(self) -> int:
+        """Count the orders that are not over, those of this transaction included."""
+        if self._open is None:
+            rows = self.connection.execute("SELECT status, orders FROM tally").fetchall()
+            self._open = sum(orders if status == "accepted" else -orders for status, orders in rows)
+        return self._open + sum(orders if status == "accepted" else -orders for status, orders in self._tally.items())
+
+    def write_tally(self) -> None:
+        if self._tally:
+            self.connection.execute(
+                "INSERT INTO tally (status, orders)"
+                " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?) WHERE true"
+                " ON CONFLICT (status) DO UPDATE SET orders = orders + excluded.orders",
+                (_json(list(self._tally.items())),),
+            )
+
+    def counts(self, now_ms: Millis, *, limited: bool) -> QueueCounts:
+        fresh = int(self._value("SELECT count(*) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL"))
+        rows = self.connection.execute(
+            "SELECT due_at_ms > ?, leased_by IS NOT NULL, count(*) FROM orders"
+            " WHERE due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL GROUP BY 1, 2",
+            (now_ms,),
+        ).fetchall()
+        begun = {(bool(later), bool(leased)): orders for later, leased, orders in rows}
+        tally: dict[str, int] = dict(self.connection.execute("SELECT status, orders FROM tally").fetchall())
+        return QueueCounts(
+            waiting=(0 if limited else fresh) + begun.get((False, False), 0) + begun.get((False, True), 0),
+            active=begun.get((True, True), 0),
+            delayed=(fresh if limited else 0) + begun.get((True, False), 0),
+            confirmed=tally.get(OrderStatus.CONFIRMED, 0),
+            failed=tally.get(OrderStatus.FAILED, 0),
+            total=tally.get("accepted", 0),
+        )
+
+    def matching_ids(self, criteria: OrderFilter) -> list[OrderId]:
+        conditions, values = ["1"], list[Any]()
+
+        def where(condition: str, *parameters: Any) -> None:
+            conditions.append(condition)
+            values.extend(parameters)
+
+        if criteria.status in TERMINAL:
+            where("outcome = ?", criteria.status)
+        elif criteria.status is not None:
+            names = codec.NAMES_LEADING_TO[criteria.status]
+            where("outcome IS NULL")
+            where(
+                "(SELECT type FROM events WHERE order_id = orders.id ORDER BY seq DESC LIMIT 1)"
+                " IN (SELECT value FROM json_each(?))",
+                _json(names),
+            )
+        if criteria.mint is not None:
+            where("? IN (mint_in, mint_out)", criteria.mint)
+        if criteria.client_order_id is not None:
+            where("client_order_id = ?", criteria.client_order_id)
+        if criteria.created_from_ms is not None:
+            where("id >= ?", order_id_floor(criteria.created_from_ms))
+        if criteria.created_to_ms is not None:
+            where("id < ?", order_id_floor(criteria.created_to_ms))
+        if criteria.before is not None:
+            where("id < ?", criteria.before)
+        return self._ids(
+            f"SELECT id FROM orders WHERE {' AND '.join(conditions)} ORDER BY id DESC LIMIT ?",  # noqa: S608 (constants)
+            *values,
+            criteria.limit,
+        )
+
+    def ids_after(self, order_id: OrderId, limit: int = 500) -> list[OrderId]:
+        return self._ids("SELECT id FROM orders WHERE id > ? ORDER BY id LIMIT ?", order_id, limit)
+
+    def orders(self, ids: Sequence[OrderId]) -> list[Order]:
+        """Return the orders, each rebuilt from its log, in the order of `ids`.
+
+        One whose log cannot be read (a newer version wrote it, or the file is damaged) is left out and logged: it must
+        not stand in the way of the others. Asked for by itself, it says what is wrong.
+        """
+        logs: dict[OrderId, list[Row]] = {order_id: [] for order_id in ids}
+        for row in self._rows(ids):
+            logs[row[0]].append(row)
+        orders = []
+        for order_id, rows in logs.items():
+            try:
+                orders.append(rebuild([_recorded(row) for row in rows]))
+            except (ValueError, IndexError, IllegalTransition) as error:
+                structlog.get_logger().error("order.unreadable", order=order_id, reason=str(error))
+        return orders
+
+    def events(self, ids: Sequence[OrderId], after: int = 0) -> list[Recorded]:
+        return [_recorded(row) for row in self._rows(ids, after)]
+
+    def pin(self, name: str, value: str) -> str:
+        self.connection.execute("INSERT INTO pins (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
+        return str(self._value("SELECT value FROM pins WHERE name = ?", name))
+
+    def _rows(self, ids: Sequence[OrderId], after: int = 0) -> list[Row]:
+        if not ids:
+            return []
+        return self.connection.execute(
+            "SELECT order_id, seq, at_ms, type, data FROM events"
+            " WHERE order_id IN (SELECT value FROM json_each(?)) AND seq > ? ORDER BY order_id, seq",
+            (_json(ids), after),
+        ).fetchall()
+
+    def _ids(self, sql: str, *values: Any) -> list[OrderId]:
+        return [row[0] for row in self.connection.execute(sql, values)]
+
+    def _value(self, sql: str, *values: Any) -> Any:
+        row = self.connection.execute(sql, values).fetchone()
+        return row[0] if row else None
+
+
+def _recorded(row: Row) -> Recorded:
+    order_id, seq, at_ms, name, data = row
+    return Recorded(order_id, seq, at_ms, codec.decode(name, data))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,114 @@
+"""What can be set, from where, and how a mistake is told."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fillwright.settings import Settings, SettingsError, env_name, read_settings
+
+NOWHERE: Final = Path("no-such-folder/.env")
+TEXTS: Final = {"host", "database_url", "public_url", "trusted_proxies", "sim_ledger"}
+
+
+def refusal(environ: dict[str, str], env_file: Path = NOWHERE) -> str:
+    with pytest.raises(SettingsError) as refused:
+        read_settings(environ, env_file)
+    return str(refused.value)
+
+
+def a_file(folder: Path, text: str) -> Path:
+    env_file = folder / ".env"
+    env_file.write_text(text, encoding="utf-8")
+    return env_file
+
+
+def test_where_nothing_is_set_the_engine_is_the_seed_s() -> None:
+    settings = read_settings({}, NOWHERE)
+    assert settings.port == 3000
+    assert (settings.queue_concurrency, settings.queue_rate_limit, settings.attempts_max) == (10, 100, 3)
+    assert (settings.sim_raydium_fee_bps, settings.sim_meteora_fee_bps) == (30, 20)
+    assert settings.sim_quote_delay_ms == 200
+    assert (settings.sim_execution_min_ms, settings.sim_execution_max_ms) == (2_000, 3_000)
+    assert (settings.sim_difference_min_bps, settings.sim_difference_max_bps) == (200, 500)
+
+
+def test_nobody_is_let_in_from_outside_by_default() -> None:
+    assert read_settings({}, NOWHERE).host == "127.0.0.1"
+
+
+def test_the_environment_goes_before_the_file_and_the_file_before_the_defaults(tmp_path: Path) -> None:
+    env_file = a_file(tmp_path, "PORT=4000\nFILLWRIGHT_SIM_SPEED=0.5\n")
+    settings = read_settings({"PORT": "5000", "LOG_LEVEL": "DEBUG"}, env_file)
+    assert (settings.port, settings.sim_speed, settings.log_level) == (5000, 0.5, "debug")
+    assert settings.queue_concurrency == Settings().queue_concurrency
+
+
+@pytest.mark.parametrize("name", ["FILLWRIGHT_X", "FILLWRIGHT_PORT", "FILLWRIGHT_SIM_SPEEED"])
+def test_a_name_of_ours_that_we_do_not_know_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    assert refusal({name: "1"}).startswith(f"unknown setting: {name};")
+    env_file = a_file(tmp_path, f"{name}=1\n")
+    assert refusal({}, env_file).startswith(f"unknown setting: {name} (in {env_file});")
+
+
+def test_in_our_own_file_no_unknown_name_is_let_pass_but_in_the_environment_others_have_theirs(tmp_path: Path) -> None:
+    assert read_settings({"PROT": "1", "EDITOR": "ed"}, NOWHERE) == Settings()
+    assert "unknown setting: PROT (in " in refusal({}, a_file(tmp_path, "PROT=1\n"))
+
+
+def test_every_unknown_name_is_told_at_once() -> None:
+    assert "FILLWRIGHT_A, FILLWRIGHT_B" in refusal({"FILLWRIGHT_B": "1", "FILLWRIGHT_A": "1"})
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Settings) if field.name not in TEXTS])
+@pytest.mark.parametrize("value", ["what?", ""])
+def test_a_value_that_cannot_be_read_names_its_variable(field: str, value: str) -> None:
+    assert refusal({env_name(field): value}).startswith(f"{env_name(field)}={value!r}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "-1"),
+        ("PORT", "65536"),
+        ("PORT", "3000.5"),
+        ("QUEUE_CONCURRENCY", "0"),
+        ("QUEUE_RATE_LIMIT", "-1"),
+        ("LOG_LEVEL", "loud"),
+        ("FILLWRIGHT_LOG_FORMAT", "xml"),
+        ("FILLWRIGHT_ATTEMPTS_MAX", "0"),
+        ("FILLWRIGHT_LEASE_MS", "499"),
+        ("FILLWRIGHT_SIM_SPEED", "5.1"),
+        ("FILLWRIGHT_SIM_SPEED", "nan"),
+        ("FILLWRIGHT_SIM_DROPPED_RATE", "1.1"),
+        ("FILLWRIGHT_SIM_DROPPED_RATE", "-0.1"),
+        ("FILLWRIGHT_SIM_RAYDIUM_FEE_BPS", "10001"),
+    ],
+)
+def test_a_value_out_of_bounds_names_its_variable(tmp_path: Path, name: str, value: str) -> None:
+    assert refusal({name: value}).startswith(f"{name}={value!r}: ")
+    assert refusal({}, a_file(tmp_path, f"{name}={value}\n")).startswith(f"{name}={value!r}: ")
+
+
+@pytest.mark.parametrize("pair", ["FILLWRIGHT_SIM_EXECUTION_{}_MS", "FILLWRIGHT_SIM_DIFFERENCE_{}_BPS"])
+def test_a_least_above_its_greatest_names_both(pair: str) -> None:
+    least, greatest = pair.format("MIN"), pair.format("MAX")
+    assert refusal({least: "5001", greatest: "5000"}) == f"{least} is greater than {greatest}"
+    assert read_settings({least: "5000", greatest: "5000"}, NOWHERE) != Settings()
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({}, "fillwright.db.chain.db"),
+        ({"DATABASE_URL": "sqlite:////var/lib/orders.db"}, "/var/lib/orders.db.chain.db"),
+        ({"DATABASE_URL": "sqlite://"}, ":memory:"),
+        ({"DATABASE_URL": "memory://"}, ":memory:"),
+        ({"FILLWRIGHT_SIM_LEDGER": "chain.db"}, "chain.db"),
+    ],
+)
+def test_the_simulated_chain_is_kept_beside_the_orders(settings: dict[str, str], path: str) -> None:
+    assert read_settings(settings, NOWHERE).ledger_path == path
