@@ -110,7 +110,7 @@ class Terminal:
         self.settings = {
             "PATH": os.environ["PATH"],
             "TERM": "xterm-256color",
-            "SSL_CERT_FILE": os.devnull,  # reading the machine's takes a tenth of a command's time; nothing here needs them
+            "SSL_CERT_FILE": os.devnull,  # nothing here speaks TLS, and reading the machine's certificates takes time
             "PORT": "0",
             "DATABASE_URL": "sqlite:///orders.db",
             "FILLWRIGHT_SIM_SPEED": "0",

@@ -104,16 +104,14 @@ def test_people_are_told_each_finding_and_what_it_means(folder: Path) -> None:
     assert meaning.startswith("Orders and chain differ")
 
 
-def test_without_a_database_there_is_nothing_to_read_and_none_is_made(tmp_path: Path) -> None:
-    refused = Terminal(tmp_path).run("reconcile")
-    assert (refused.code, refused.out) == (1, "")
-    assert refused.err == "error: there is no database at orders.db; set DATABASE_URL to the engine's (no_database)\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_without_the_chain_s_record_nothing_is_judged_and_none_is_made(folder: Path) -> None:
+def test_where_there_is_nothing_to_read_nothing_is_judged_and_nothing_made(folder: Path, tmp_path: Path) -> None:
     (folder / "orders.db.chain.db").unlink()
-    refused = Terminal(folder).run("reconcile --json")
-    assert (refused.code, refused.out) == (1, "")
-    assert json.loads(refused.err)["code"] == "no_chain_record"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    no_database, no_chain = run_all([(Terminal(empty), "reconcile"), (Terminal(folder), "reconcile --json")])
+    assert (no_database.code, no_database.out) == (1, "")
+    assert no_database.err.startswith("error: there is no database at orders.db; set DATABASE_URL ")
+    assert list(empty.iterdir()) == []
+    assert (no_chain.code, no_chain.out) == (1, "")
+    assert json.loads(no_chain.err)["code"] == "no_chain_record"
     assert [path.name for path in folder.iterdir()] == ["orders.db"]

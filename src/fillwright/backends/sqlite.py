@@ -40,6 +40,7 @@ from fillwright.core.units import Millis, OrderId
 T = TypeVar("T")
 
 WAL_TRIES: Final = 200
+CHECKPOINT_PAGES: Final = 8_000  # 32 MB of log between two checkpoints: the same page is then copied back once
 
 
 class SqliteStore:
@@ -258,6 +259,7 @@ def _connect(path: str) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute("PRAGMA foreign_keys = ON")
     except (OSError, sqlite3.Error) as error:
         raise StoreUnavailable(f"cannot open the database at {path}: {error}") from error

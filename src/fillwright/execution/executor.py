@@ -42,7 +42,7 @@ from fillwright.core.lifecycle import (
     is_expired,
 )
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
-from fillwright.core.ports import Chain, Clock, Venue
+from fillwright.core.ports import Chain, Clock, Finalized, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.routing import QuoteRequest, best_route
 from fillwright.core.units import Millis, min_out
@@ -128,12 +128,11 @@ class Executor:
         sent_at_ms: Millis | None = None
         while True:
             now_ms = self._clock.now_ms()
-            if sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms:  # clocks also jump back
-                await self._send(order, transaction)
-                sent_at_ms = now_ms
+            sending = (
+                sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms
+            )  # clocks also jump back
             try:
-                finalized = await self._in_time(self._chain.finalized())
-                outcome = await self._in_time(self._chain.outcome(transaction.signature, min_slot=finalized.slot))
+                finalized, outcome = await self._in_time(self._ask(order, transaction, sending=sending))
             except ChainUnavailable as error:
                 self._log.warning("order.outcome_unknown", order=order.id, reason=str(error))
             else:
@@ -149,13 +148,21 @@ class Executor:
                             f" {transaction.last_valid_block_height}"
                         ),
                     )
+            if sending:
+                sent_at_ms = now_ms
             await self._clock.sleep(self._settings.outcome_poll_ms)
 
-    async def _send(self, order: Order, transaction: SignedTransaction) -> None:
-        try:
-            await self._in_time(self._chain.send(transaction))
-        except ChainUnavailable as error:
-            self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+    async def _ask(
+        self, order: Order, transaction: SignedTransaction, *, sending: bool
+    ) -> tuple[Finalized, Fill | ExecutionError | None]:
+        """Send the bytes if it is time to, then look at the chain: the height first, the outcome second."""
+        if sending:
+            try:
+                await self._chain.send(transaction)
+            except ChainUnavailable as error:
+                self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+        finalized = await self._chain.finalized()
+        return finalized, await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
 
     async def _in_time(self, call: Awaitable[T]) -> T:
         """Return the chain's answer; one that does not come in time is as unknown as one that is lost."""
