@@ -128,9 +128,8 @@ class Executor:
         sent_at_ms: Millis | None = None
         while True:
             now_ms = self._clock.now_ms()
-            sending = (
-                sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms
-            )  # clocks also jump back
+            # The distance counts, not the direction: clocks are set back, too.
+            sending = sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms
             try:
                 finalized, outcome = await self._in_time(self._ask(order, transaction, sending=sending))
             except ChainUnavailable as error:
