@@ -219,9 +219,10 @@ def listen(host: str, port: int) -> socket.socket:
 async def serve(settings: Settings, listening: Callable[[int], None] = lambda _: None) -> None:
     """Run an engine until the process is told to stop. `listening` is called with the port once it is open."""
     log = structlog.get_logger()
-    async with open_engine(settings) as engine:
-        server = Server(engine, settings)
-        with listen(settings.host, settings.port) as listener:
+    # The port first: a start that fails because another engine has it must leave that engine's files alone.
+    with listen(settings.host, settings.port) as listener:
+        async with open_engine(settings) as engine:
+            server = Server(engine, settings)
             port = listener.getsockname()[1]
             working = asyncio.create_task(engine.worker.run())
             working.add_done_callback(lambda _: server.handle_exit(signal.SIGTERM, None))  # no engine without a worker

@@ -65,9 +65,12 @@ class Lines:
         self._reader.join(PATIENCE_S)
 
     def _next(self, patience_s: float = PATIENCE_S) -> Iterator[str]:
-        while (line := self._coming.get(timeout=patience_s)) is not None:
-            self._seen.append(line)
-            yield line
+        try:
+            while (line := self._coming.get(timeout=patience_s)) is not None:
+                self._seen.append(line)
+                yield line
+        except queue.Empty:
+            raise AssertionError(f"nothing more came within {patience_s} s: {''.join(self._seen)}") from None
         self._coming.put(None)  # the end stays the end, for whoever asks again
 
     def _read(self, pipe: IO[str]) -> None:

@@ -75,7 +75,8 @@ def tamper(folder: Path, statement: str) -> None:
 
 def test_what_an_engine_left_is_in_order_and_reading_it_changes_nothing(folder: Path) -> None:
     before = contents(folder)
-    for_programs, for_people = Terminal(folder).run_all("reconcile --json", "reconcile")
+    at_another_pace = Terminal(folder, FILLWRIGHT_SIM_SPEED="1")
+    for_programs, for_people = at_another_pace.run_all("reconcile --json", "reconcile")
     assert (for_programs.code, for_people.code) == (0, 0)
     assert for_programs.json == LEFT
     assert "none lost, none swapped twice; 1 still open" in for_people.out

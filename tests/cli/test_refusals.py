@@ -60,6 +60,9 @@ def test_a_refusal_is_one_line_with_its_code_and_ends_with_1(terminal: Terminal,
     codes = {
         "order submit SOL SOL 1": "same_token",
         f"order get ord_{'0' * 26}": "order_not_found",
+        'order get ""': "order_not_found",
+        "order get stats": "order_not_found",
+        "order watch x?y": "order_not_found",
         f"order cancel {id_of(failed)}": "not_cancellable",
         "quote SOL USDC 1": "no_route",
     }

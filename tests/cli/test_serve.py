@@ -48,7 +48,8 @@ def test_an_engine_that_is_told_to_stop_finishes_the_order_in_hand(tmp_path: Pat
 
 
 def test_an_order_that_is_handed_back_goes_on_with_the_next_engine_and_so_does_its_watch(tmp_path: Path) -> None:
-    impatient = Terminal(tmp_path, **A_SECOND, FILLWRIGHT_STOP_MS="0")
+    settings = {"FILLWRIGHT_STOP_MS": "0", "FILLWRIGHT_LEASE_MS": "600000"}  # nothing goes on by waiting for a lease
+    impatient = Terminal(tmp_path, **A_SECOND, **settings)
     with impatient.serve() as (terminal, engine), terminal.start("order submit SOL USDC 1.5 --watch --json") as watch:
         watch.out.until('"status":"submitted"')
         stopped = engine.end(signal.SIGINT, STOP_S)

@@ -139,7 +139,7 @@ class Ledger:
         """
         now_ms = self._clock.now_ms()
         self._ask("BEGIN IMMEDIATE")
-        rows = self._ask("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC LIMIT 1")
+        rows = self._ask("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC, at_ms DESC LIMIT 1")
         height, at_ms, pace = rows[0] if rows else (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
         if rows and block_ms not in (None, pace):
             self._ask(

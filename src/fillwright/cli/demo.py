@@ -128,6 +128,7 @@ def _environ(folder: str, speed: float) -> dict[str, str]:
         "FILLWRIGHT_PUBLIC_URL": "",
         "FILLWRIGHT_SIM_LEDGER": "",
         "FILLWRIGHT_SIM_SPEED": str(speed),
+        "FILLWRIGHT_STOP_MS": "0",  # what is in hand at the end is thrown away with the folder
     }
     return {**os.environ, **own}
 

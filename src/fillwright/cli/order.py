@@ -18,7 +18,9 @@ from fillwright.cli.screen import (
     swap_text,
     update_line,
 )
+from fillwright.core.errors import OrderNotFound
 from fillwright.core.order import OrderStatus
+from fillwright.core.units import is_order_id
 
 
 @click.group(no_args_is_help=True)
@@ -154,6 +156,8 @@ async def _watch(engine: RemoteEngine, order_id: str, after: int, as_json: bool)
 
 
 def _path(order_id: str) -> str:
+    if not is_order_id(order_id):
+        raise Refused(f"{order_id!r} is no order id: that is ord_ and 26 letters or digits", OrderNotFound.code)
     return f"/api/orders/{order_id}"
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
@@ -47,6 +49,7 @@ def command(as_json: bool) -> None:
 def judge(settings: Settings) -> Reconciliation:
     """Return how the orders compare with the chain. Raise Refused if there is no such database, or it is unreadable."""
     _check_database(settings)
+    _check_ledger(settings)
     try:
         return asyncio.run(_judge(settings))
     except (StoreUnavailable, ChainUnavailable) as error:
@@ -81,6 +84,7 @@ def meaning(result: Reconciliation) -> str:
 
 
 async def _judge(settings: Settings) -> Reconciliation:
+    _check_schema(settings)
     clock = SystemClock()
     store = open_store(
         settings.database_url,
@@ -91,7 +95,6 @@ async def _judge(settings: Settings) -> Reconciliation:
         starts_per_minute=settings.queue_rate_limit,
     )
     try:
-        _check_ledger(settings)
         ledger = open_ledger(settings, clock, read_only=True)
         try:
             return await reconcile(store, open_chain(settings, ledger, clock))
@@ -118,3 +121,15 @@ def _check_ledger(settings: Settings) -> None:
             f"there is no chain record at {settings.ledger_path}; set FILLWRIGHT_SIM_LEDGER to the engine's",
             "no_chain_record",
         )
+
+
+def _check_schema(settings: Settings) -> None:
+    """Opening another program's database as a store would write our tables into it."""
+    if not settings.database_url.startswith("sqlite://"):
+        return
+    database = sqlite_path(settings.database_url)
+    with contextlib.closing(sqlite3.connect(f"file:{quote(database)}?mode=ro", uri=True)) as reading:
+        try:
+            reading.execute("SELECT 1 FROM pins")
+        except sqlite3.OperationalError as error:
+            raise Refused(f"{database} is not an engine's database: {error}", "no_database") from error
