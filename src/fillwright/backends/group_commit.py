@@ -1,8 +1,11 @@
 """Group commit by natural batching.
 
-What one turn of the event loop writes goes to the queue together. One thread owns the writing connection: it takes all
-that waits, runs it in one transaction, reports, and takes what came in the meantime. Alone, a write waits for nobody;
-under load, one `fsync` serves hundreds. There is no tick to tune.
+While one transaction is being made durable, the writes of the next one gather; when it is done, all that gathered is
+one transaction. Alone, a write waits for nobody; under load, one `fsync` serves hundreds. There is no tick to tune.
+
+What waits for the disk or for another process (BEGIN, COMMIT) runs on a thread of its own. The statements in between
+take microseconds and run on the event loop: on the thread, each would hand Python's lock to and fro with a loop that
+never stands still, which costs more than the statement.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from fillwright.core.errors import StoreUnavailable
 from fillwright.core.lifecycle import Update
@@ -24,89 +27,114 @@ Write: TypeAlias = Callable[[Session], T]
 Outcome: TypeAlias = Any | BaseException  # what each write returned or raised; the future it goes to knows its type
 
 
-class GroupCommit(Generic[Session]):
-    """Run writes in batches, one transaction each.
+class Transactions(Protocol):
+    """The database, one transaction after another. An error of any step means that the transaction did not happen."""
 
-    `commit` takes a batch and returns an outcome for each write and the updates committed. If it raises, no write of
-    the batch happened. With `threaded=False` it runs on the event loop, one batch per turn of the loop.
-    """
+    def begin(self) -> None: ...
 
-    def __init__(
-        self,
-        commit: Callable[[list[Write[Session, Any]]], tuple[list[Outcome], Sequence[Update]]],
-        committed: Listener,
-        *,
-        threaded: bool,
-    ) -> None:
-        self._commit = commit
+    def write(self, writes: Sequence[Any]) -> tuple[list[Outcome], Sequence[Update]]:
+        """Run the writes, and return the outcome of each and the news of all."""
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+
+class GroupCommit:
+    """Run writes in batches, one transaction each. With `threaded=False` nothing leaves the event loop."""
+
+    def __init__(self, transactions: Transactions, committed: Listener, *, threaded: bool) -> None:
+        self._transactions = transactions
         self._committed = committed
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._gathering: list[tuple[Write[Any, Any], asyncio.Future[Any]]] = []
+        self._busy = False
         self._closed = False
-        self._turn: list[tuple[Write[Session, Any], asyncio.Future[Any]]] = []
-        self._queue: SimpleQueue[list[tuple[Write[Session, Any], asyncio.Future[Any]]] | None] = SimpleQueue()
+        self._idle: asyncio.Future[None] | None = None
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any], None]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True) if threaded else None
         if self._thread:
             self._thread.start()
 
-    def run(self, write: Write[Session, T]) -> asyncio.Future[T]:
+    def run(self, write: Write[Any, T]) -> asyncio.Future[T]:
         """Return a future of the write's result, set once its batch is durable. Raise StoreUnavailable once closed."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
         future: asyncio.Future[T] = self._loop.create_future()
-        if not self._turn:
-            self._loop.call_soon(self._hand_over)
-        self._turn.append((write, future))
+        self._gathering.append((write, future))
+        if not self._busy:
+            self._busy = True
+            self._loop.call_soon(self._off_the_loop, self._begin, self._begun)
         return future
 
     async def close(self) -> None:
         """Finish what was handed in, then end the thread."""
         self._closed = True
-        await asyncio.sleep(0)
-        self._queue.put(None)
+        if self._busy:
+            self._idle = asyncio.get_running_loop().create_future()
+            await self._idle
         if self._thread:
+            self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
-        await asyncio.sleep(0)
 
-    def _serve(self) -> None:
-        while batch := self._take():
-            outcome = self._attempt(batch)
-            assert self._loop is not None
+    def _begun(self, error: Exception | None) -> None:
+        batch, self._gathering = self._gathering, []
+        if error is None:
             try:
-                self._loop.call_soon_threadsafe(self._finish, batch, *outcome)
-            except RuntimeError:  # the loop is gone and with it everyone who waited; what was committed stays committed
-                return
+                outcomes, updates = self._transactions.write([write for write, _ in batch])
+            except Exception as fault:
+                self._transactions.rollback()
+                error = fault
+        if error is not None:
+            self._settle(batch, [_unavailable(error)] * len(batch))
+            self._go_on()
+            return
 
-    def _hand_over(self) -> None:
-        batch, self._turn = self._turn, []
-        if self._thread:
-            self._queue.put(batch)
-        else:
-            self._finish(batch, *self._attempt(batch))
+        def ended(result: tuple[Exception | None, Exception | None, bool]) -> None:
+            failure, next_failure, begun = result
+            if failure is None:
+                if updates:
+                    self._committed(updates)
+                self._settle(batch, outcomes)
+            else:
+                self._settle(batch, [_unavailable(failure)] * len(batch))
+            if begun:
+                self._begun(next_failure)
+            else:
+                self._go_on()
 
-    def _take(self) -> list[Any]:
-        """Wait for writes and return all that are there; an empty list once closed."""
-        batch: list[Any] = []
-        while (turn := self._queue.get()) is not None:
-            batch += turn
-            if self._queue.empty():
-                return batch
-        if batch:
-            self._queue.put(None)
-        return batch
+        self._off_the_loop(self._commit_and_begin, ended)
 
-    def _attempt(self, batch: list[Any]) -> tuple[list[Outcome], Sequence[Update]]:
+    def _go_on(self) -> None:
+        if self._gathering:
+            self._off_the_loop(self._begin, self._begun)
+            return
+        self._busy = False
+        if self._idle is not None:
+            self._idle.set_result(None)
+
+    def _begin(self) -> Exception | None:
         try:
-            return self._commit([write for write, _ in batch])
+            self._transactions.begin()
         except Exception as error:
-            failure = error if isinstance(error, StoreUnavailable) else StoreUnavailable(f"the write failed: {error}")
-            failure.__cause__ = error if failure is not error else error.__cause__
-            return [failure] * len(batch), ()
+            return error
+        return None
 
-    def _finish(self, batch: list[Any], outcomes: list[Outcome], updates: Sequence[Update]) -> None:
-        if updates:
-            self._committed(updates)
+    def _commit_and_begin(self) -> tuple[Exception | None, Exception | None, bool]:
+        """Commit; then, if writes have gathered, begin their transaction on the same errand."""
+        failure: Exception | None = None
+        try:
+            self._transactions.commit()
+        except Exception as error:
+            self._transactions.rollback()
+            failure = error
+        if not self._gathering:
+            return failure, None, False
+        return failure, self._begin(), True
+
+    def _settle(self, batch: list[tuple[Any, asyncio.Future[Any]]], outcomes: list[Outcome]) -> None:
         for (_, future), outcome in zip(batch, outcomes, strict=True):
             if future.cancelled():
                 continue
@@ -114,3 +142,27 @@ class GroupCommit(Generic[Session]):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    def _off_the_loop(self, job: Callable[[], T], then: Callable[[T], None]) -> None:
+        if self._thread:
+            self._jobs.put((job, then))
+        else:
+            then(job())
+
+    def _serve(self) -> None:
+        while (errand := self._jobs.get()) is not None:
+            job, then = errand
+            result = job()
+            assert self._loop is not None
+            try:
+                self._loop.call_soon_threadsafe(then, result)
+            except RuntimeError:  # the loop is gone and with it everyone who waited; what was committed stays committed
+                return
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    if isinstance(error, StoreUnavailable):
+        return error
+    failure = StoreUnavailable(f"the write failed: {error}")
+    failure.__cause__ = error
+    return failure

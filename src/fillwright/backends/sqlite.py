@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
@@ -68,11 +68,11 @@ class SqliteStore:
             raise StoreUnavailable("sqlite:// names no file; use sqlite:///orders.db, or memory:// to keep nothing")
         self._writer = _connect(path)
         migrate(self._writer)
-        self._group: GroupCommit[Session] = GroupCommit(self._commit, committed, threaded=threaded)
+        self._transactions = _Transactions(self._writer)
+        self._group = GroupCommit(self._transactions, committed, threaded=threaded)
         self._lookups = _Reader(_connect(path) if threaded else self._writer, threaded=threaded)
         # What may take long has a connection of its own: one look at many orders must not keep all others waiting.
         self._searches = _Reader(_connect(path) if threaded else self._writer, threaded=threaded)
-        self._fault: str | None = None
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
         return await self._group.run(Accept(order_id, event, codec.encode(event), self._clock, self._capacity))
@@ -153,8 +153,8 @@ class SqliteStore:
 
     async def check(self) -> None:
         await self._read(lambda session: session.connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone())
-        if self._fault is not None:
-            raise StoreUnavailable(f"the last write failed: {self._fault}")
+        if self._transactions.fault is not None:
+            raise StoreUnavailable(f"the last write failed: {self._transactions.fault}")
 
     async def close(self) -> None:
         await self._group.close()
@@ -162,21 +162,25 @@ class SqliteStore:
             await readers.close()
         self._writer.close()
 
-    def _commit(self, writes: list[Write[Session, Any]]) -> tuple[list[Any], Sequence[Update]]:
-        try:
-            outcomes = self._transact(writes)
-        except BaseException as error:
-            self._fault = str(error)
-            raise
-        self._fault = None
-        return outcomes
+    async def _read(self, read: Callable[[Session], T], *, long: bool = False) -> T:
+        return await (self._searches if long else self._lookups).run(read)
 
-    def _transact(self, writes: list[Write[Session, Any]]) -> tuple[list[Any], Sequence[Update]]:
-        connection = self._writer
+
+class _Transactions:
+    """The writing connection. `fault` is why the last transaction did not happen; None if it did."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.fault: str | None = None
+        self._connection = connection
+
+    def begin(self) -> None:
+        with self._noting_faults():
+            self._connection.execute("BEGIN IMMEDIATE")
+
+    def write(self, writes: Sequence[Write[Session, Any]]) -> tuple[list[Any], Sequence[Update]]:
         outcomes: list[Any] = []
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            session = Session(connection)
+        session = Session(self._connection)
+        with self._noting_faults():
             session.look_up([write for write in writes if isinstance(write, Accept | Append)])
             for write in writes:
                 try:
@@ -187,15 +191,24 @@ class SqliteStore:
                     outcomes.append(error)
             session.flush()
             session.write_tally()
-            connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
         return outcomes, session.updates
 
-    async def _read(self, read: Callable[[Session], T], *, long: bool = False) -> T:
-        return await (self._searches if long else self._lookups).run(read)
+    def commit(self) -> None:
+        with self._noting_faults():
+            self._connection.execute("COMMIT")
+        self.fault = None
+
+    def rollback(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def _noting_faults(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.fault = str(error)
+            raise
 
 
 class _Reader:
