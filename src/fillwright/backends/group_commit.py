@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from fillwright.core.errors import StoreUnavailable
 from fillwright.core.lifecycle import Update
@@ -25,6 +25,9 @@ Session = TypeVar("Session")
 
 Write: TypeAlias = Callable[[Session], T]
 Outcome: TypeAlias = Any | BaseException  # what each write returned or raised; the future it goes to knows its type
+
+
+BATCH_MAX: Final = 500  # so that a burst does not keep the event loop for long
 
 
 class Transactions(Protocol):
@@ -80,7 +83,7 @@ class GroupCommit:
             await asyncio.to_thread(self._thread.join)
 
     def _begun(self, error: Exception | None) -> None:
-        batch, self._gathering = self._gathering, []
+        batch, self._gathering = self._gathering[:BATCH_MAX], self._gathering[BATCH_MAX:]
         if error is None:
             try:
                 outcomes, updates = self._transactions.write([write for write, _ in batch])
