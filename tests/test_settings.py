@@ -112,3 +112,26 @@ def test_a_least_above_its_greatest_names_both(pair: str) -> None:
 )
 def test_the_simulated_chain_is_kept_beside_the_orders(settings: dict[str, str], path: str) -> None:
     assert read_settings(settings, NOWHERE).ledger_path == path
+
+
+@pytest.mark.parametrize("line", ["PORT 3046", 'PORT="3044', "DATABASE_URL sqlite:///x.db"])
+def test_a_line_of_the_file_that_cannot_be_read_stops_the_start(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"LOG_LEVEL=info\n{line}\n")
+    with pytest.raises(SettingsError, match=r"\.env, line 2: this is not NAME=value"):
+        read_settings({}, tmp_path / ".env")
+
+
+def test_a_slip_of_the_pen_in_a_plain_name_stops_the_start_and_is_put_right(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"QUEUE_CONCURENCY; did you mean QUEUE_CONCURRENCY\?"):
+        read_settings({"QUEUE_CONCURENCY": "5"}, tmp_path / ".env")
+    read_settings({"HOSTNAME": "h", "PORTS": "1", "QUEUE": "x", "DATABASE": "y"}, tmp_path / ".env")
+
+
+def test_a_value_is_refused_in_words_that_say_what_to_write(tmp_path: Path) -> None:
+    for name, value, words in (
+        ("PORT", "abc", "must be a whole number"),
+        ("LOG_LEVEL", "loud", "must be one of debug, info, warning, error"),
+        ("DATABASE_URL", "postgres://x", "must begin with sqlite:/// or memory://"),
+    ):
+        with pytest.raises(SettingsError, match=f"{name}=.*{words}"):
+            read_settings({name: value}, tmp_path / ".env")

@@ -1,21 +1,26 @@
 """Everything that can be set, read once from the environment and from `.env` in the working directory.
 
 The names in `PLAIN` are the ones that people expect of any such service; every other one begins with `FILLWRIGHT_`.
-A name of ours that we do not know, or a value that cannot be meant, stops the start.
+A name of ours that we do not know, one that is a slip of the pen away from a plain one, a line that cannot be read, or
+a value that cannot be meant, stops the start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
-from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 PLAIN: Final = frozenset({"host", "port", "database_url", "queue_concurrency", "queue_rate_limit", "log_level"})
 PREFIX: Final = "FILLWRIGHT_"
+SCHEMES: Final = {"sqlite": "sqlite:///", "memory": "memory://"}
+CLOSE: Final = 0.93  # how alike a name in the environment must be to one of ours to be taken for a slip
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
@@ -73,6 +78,9 @@ class Settings:
     sim_reply_lost_rate: Rate = 0.0
 
     def __post_init__(self) -> None:
+        scheme = self.database_url.partition("://")[0]
+        if scheme not in SCHEMES:
+            raise ValueError(f"DATABASE_URL={self.database_url!r}: must begin with {' or '.join(SCHEMES.values())}")
         for low, high in (
             ("sim_difference_min_bps", "sim_difference_max_bps"),
             ("sim_execution_min_ms", "sim_execution_max_ms"),
@@ -105,12 +113,18 @@ def env_name(field: str) -> str:
 
 def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> Settings:
     """Return the settings; the environment goes before the file. Raise SettingsError naming what is wrong."""
-    from_file = {name: value or "" for name, value in dotenv_values(env_file).items()}
+    from_file = _read_file(env_file)
     names = {env_name(field.name): field.name for field in fields(Settings)}
-    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in names)
+    unknown = sorted(
+        name
+        for name in environ
+        if name not in names and (name.startswith(PREFIX) or get_close_matches(name, names, cutoff=CLOSE))
+    )
     unknown += sorted(f"{name} (in {env_file})" for name in from_file if name not in names)
     if unknown:
-        raise SettingsError(f"unknown setting: {', '.join(unknown)}; see .env.example for all that there are")
+        close = [match for name in unknown for match in get_close_matches(name.split()[0], names, 1, 0.8)]
+        hint = f"did you mean {' and '.join(close)}?" if close else "see .env.example for all that there are"
+        raise SettingsError(f"unknown setting: {', '.join(unknown)}; {hint}")
     given = {names[name]: value for name, value in {**from_file, **environ}.items() if name in names}
     for field in ("log_level", "log_format"):
         if field in given:
@@ -120,5 +134,31 @@ def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> 
     except (msgspec.ValidationError, ValueError) as error:
         text = str(error)
         at = text.rpartition("`$.")[2].rstrip("`") if "`$." in text else ""
-        detail = text.partition(" - at `$.")[0]
-        raise SettingsError(f"{env_name(at)}={given[at]!r}: {detail}" if at in given else detail) from error
+        if at not in given:
+            raise SettingsError(text) from error
+        raise SettingsError(f"{env_name(at)}={given[at]!r}: {_in_words(at, text)}") from error
+
+
+def _read_file(env_file: Path) -> dict[str, str]:
+    try:
+        text = env_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {env_file}: {error}") from error
+    bindings = list(parse_stream(StringIO(text)))
+    for binding in bindings:
+        if binding.error:
+            raise SettingsError(f"{env_file}, line {binding.original.line}: this is not NAME=value")
+    return {binding.key: binding.value or "" for binding in bindings if binding.key is not None}
+
+
+def _in_words(field: str, text: str) -> str:
+    kind = get_type_hints(Settings)[field]
+    if get_origin(kind) is Literal:
+        return f"must be one of {', '.join(get_args(kind))}"
+    expected = text.partition(" - at `$.")[0]
+    return {
+        "Expected `int`, got `str`": "must be a whole number",
+        "Expected `float`, got `str`": "must be a number",
+    }.get(expected, expected)

@@ -120,11 +120,12 @@ async def test_a_body_that_is_not_json_or_too_large_is_refused() -> None:
         ("/api/orders?limit=9999999999999999999999", 400, "invalid_request"),
         ("/api/orders?cursor=x", 400, "invalid_request"),
         ("/api/orders?token=DOGE", 400, "unknown_token"),
-        ("/api/orders?from=yesterday", 400, "invalid_expiry"),
-        ("/api/orders?from=1960-01-01T00:00:00Z", 400, "invalid_expiry"),
+        ("/api/orders?from=yesterday", 400, "invalid_request"),
+        ("/api/orders?from=1960-01-01T00:00:00Z", 400, "invalid_request"),
         ("/api/orders?page=2", 400, "invalid_request"),
         ("/nothing/here", 404, "not_found"),
         ("/api/quotes", 405, "method_not_allowed"),
+        ("/api/orders/execute", 400, "invalid_request"),
     ],
 )
 async def test_what_is_not_there_or_cannot_be_read_is_said_with_a_code(path: str, status: int, code: str) -> None:

@@ -77,6 +77,7 @@ class HttpApi:
     def routes(self) -> list[BaseRoute]:
         return [
             WebSocketRoute(EXECUTE, self.execute_stream),
+            Route(EXECUTE, self.execute_page, methods=["GET", "PUT", "PATCH", "DELETE"]),
             Route("/api/orders/stats", self.stats),
             Route("/api/orders/{order_id}", self.get_order, methods=["GET"]),
             Route("/api/orders/{order_id}", self.cancel, methods=["DELETE"]),
@@ -129,6 +130,11 @@ class HttpApi:
             )
         else:
             await self._follow(websocket, order_id)
+
+    async def execute_page(self, request: Request) -> Response:
+        if request.method in ("GET", "HEAD"):
+            raise InvalidRequest("POST an order here, or open this page as a WebSocket")
+        raise HTTPException(405, headers={"Allow": "GET, POST"})
 
     async def order_stream(self, websocket: WebSocket) -> None:
         await self._follow(websocket, websocket.path_params["order_id"])
@@ -324,7 +330,10 @@ async def _on_http_problem(connection: HTTPConnection, error: Exception) -> Resp
     assert isinstance(error, HTTPException)
     path = connection.url.path
     if error.status_code == 405:
-        return _problem(MethodNotAllowed(f"{path} does not take this method"))
+        allowed = (error.headers or {}).get("Allow", "")
+        refusal = _problem(MethodNotAllowed(f"{path} does not take this method; it takes {allowed}"))
+        refusal.headers["allow"] = allowed
+        return refusal
     return _problem(NotFound(f"there is nothing at {path}; see / for all endpoints"))
 
 

@@ -165,7 +165,12 @@ def _order_body() -> Json:
             "tokenIn": {"type": "string", "description": "symbol or mint"},
             "tokenOut": {"type": "string", "description": "symbol or mint"},
             "amount": {**_DECIMAL, "description": "whole tokens, as a plain decimal; exact as a string"},
-            "slippage": {**_DECIMAL, "description": "a fraction: 0.01 is 1 %; 0 to 0.1", "default": 0.01},
+            "slippage": {
+                "type": ["number", "string"],
+                "examples": [0.01, "0.005"],
+                "description": "a fraction: 0.01 is 1 %; 0 to 0.1",
+                "default": 0.01,
+            },
             "orderType": {"enum": list(KINDS), "default": "market"},
             "clientOrderId": {"type": ["string", "null"], "minLength": 1, "maxLength": 128},
             "expiresAt": {"type": ["string", "null"], "format": "date-time"},

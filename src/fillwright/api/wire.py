@@ -107,7 +107,7 @@ def order_request(body: bytes | str, idempotency_key: str | None = None) -> Orde
         raise InvalidRequest("the body is nested too deeply") from error
     except msgspec.DecodeError as error:
         named = _field_named.search(str(error))
-        raise InvalidRequest(str(error), field=(named[1] or named[2]) if named else None) from error
+        raise InvalidRequest(_in_words(str(error)), field=(named[1] or named[2]) if named else None) from error
     if idempotency_key is not None and order.client_order_id not in (None, idempotency_key):
         raise InvalidRequest(
             "the Idempotency-Key header and clientOrderId differ; send one of them", field="clientOrderId"
@@ -119,8 +119,17 @@ def order_request(body: bytes | str, idempotency_key: str | None = None) -> Orde
         slippage=slippage,
         kind=order.order_type,
         client_order_id=idempotency_key if idempotency_key is not None else order.client_order_id,
-        expires_at_ms=None if order.expires_at is None else parse_time(order.expires_at, "expiresAt"),
+        expires_at_ms=None if order.expires_at is None else parse_time(order.expires_at, "expiresAt", InvalidExpiry),
     )
+
+
+def _in_words(error: str) -> str:
+    """Return what the decoder found wrong so that one who never saw the decoder can mend it."""
+    if "truncated" in error:
+        return "the body ends before its JSON does: is it empty, or cut off?"
+    if "unknown field" in error:
+        return f"{error}; known: {', '.join(field.encode_name for field in msgspec.structs.fields(OrderBody))}"
+    return error.replace("Expected `str`, got", "this must be text (a JSON string), not")
 
 
 def _number_text(raw: msgspec.Raw, field: str) -> str:
@@ -132,15 +141,15 @@ def _number_text(raw: msgspec.Raw, field: str) -> str:
     raise InvalidRequest(f"{field} must be a number or a decimal string", field=field)
 
 
-def parse_time(text: str, field: str) -> Millis:
-    """Return a time in RFC 3339, with its offset, as milliseconds. Raise InvalidExpiry naming `field`."""
+def parse_time(text: str, field: str, refusal: type[Denied] = InvalidRequest) -> Millis:
+    """Return a time in RFC 3339, with its offset, as milliseconds. Raise `refusal` naming `field`."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         time = None
     at_ms = (time - EPOCH) // timedelta(milliseconds=1) if time is not None and time.tzinfo is not None else -1
     if not 0 <= at_ms <= TIME_MAX_MS:
-        raise InvalidExpiry(f"{field} must be a time such as 2026-01-31T12:00:00Z", field=field)
+        raise refusal(f"{field} must be a time such as 2026-01-31T12:00:00Z", field=field)
     return at_ms
 
 

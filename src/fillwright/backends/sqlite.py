@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from fillwright.backends import codec
@@ -40,6 +39,7 @@ from fillwright.core.units import Millis, OrderId
 T = TypeVar("T")
 
 WAL_TRIES: Final = 200
+LOCK_S: Final = 5  # how long a write waits for another process
 CHECKPOINT_PAGES: Final = 8_000  # 32 MB of log between two checkpoints: the same page is then copied back once
 
 
@@ -267,9 +267,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 def _connect(path: str) -> sqlite3.Connection:
     try:
-        if path != ":memory:":
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=LOCK_S, isolation_level=None, check_same_thread=False)
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

@@ -18,7 +18,6 @@ import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -26,7 +25,7 @@ from fillwright.core.errors import ChainUnavailable, ExecutionError, SlippageExc
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Clock, Finalized, LandedSwap
 from fillwright.core.routing import Route
-from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58
+from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58, format_amount
 
 BLOCK_MS: Final = 400
 BLOCK_MS_MIN: Final = 40  # at speed 0 blocks still take time, or nothing signed could land before it expires
@@ -70,15 +69,13 @@ class Ledger:
 
     def __init__(self, path: str, clock: Clock, speed: float | None = 1.0) -> None:
         try:
-            if path != ":memory:":
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, timeout=LOCK_S, isolation_level=None)
             # A chain does not forget when our machine loses power. This one may: it need only outlive a process.
             self._database.execute("PRAGMA synchronous = OFF")
             with contextlib.suppress(sqlite3.OperationalError):  # another process is about to do the same
                 self._database.execute("PRAGMA journal_mode = WAL")
             self._database.executescript(_SCHEMA)
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise ChainUnavailable(f"cannot open the chain's record at {path}: {error}") from error
         self._clock = clock
         pace = None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
@@ -175,6 +172,7 @@ class SimulatedChain:
         self._random = random.Random(f"{settings.seed}/chain")
 
     async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
+        token_out = order.terms.token_out
         last_valid = self._ledger.height(self._clock.now_ms()) + BLOCKHASH_BLOCKS
         message = json.dumps(
             {
@@ -184,6 +182,7 @@ class SimulatedChain:
                 "in_amount": route.quote.in_amount,
                 "quoted_out": route.quote.out_amount,
                 "min_out": min_out_amount,
+                "limit": f"{format_amount(min_out_amount, token_out.decimals)} {token_out.symbol}",
                 "last_valid": last_valid,
             },
             separators=(",", ":"),
@@ -230,7 +229,7 @@ class SimulatedChain:
         if chance() < settings.reverted_rate:
             result = "the program returned custom error 6000"
         elif chance() < settings.slippage_exceeded_rate:
-            result = f"slippage limit exceeded: the swap would have paid less than {least}"
+            result = f"slippage limit exceeded: the swap would have paid less than {memo['limit']}"
         self._ledger.enter(transaction.signature, memo, lands_at_ms, result)
 
     def _lose_reply(self, method: str) -> None:

@@ -141,6 +141,7 @@ def attempts_table(attempts: list[Json]) -> Table:
 def orders_table(orders: list[Json], width: int) -> Table:
     """Return one line for each order; what it received is shown where it has been received."""
     more = ["Venue", "Accepted (UTC)"] if width >= WIDTH_OF_ALL_COLUMNS else []
+    # Narrower screens get what cannot be had from the id: it sorts by time, and `order get` tells the rest.
     grid = table("Order", "Status", "Swap", *more)
     grid.columns[0].no_wrap = grid.columns[1].no_wrap = True
     for order in orders:

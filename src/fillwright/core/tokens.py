@@ -28,6 +28,8 @@ class TokenRegistry:
     """Look tokens up by symbol (any case) or by mint."""
 
     def __init__(self, tokens: Iterable[Token] = WELL_KNOWN) -> None:
+        tokens = tuple(tokens)
+        self._symbols = [token.symbol for token in tokens]
         self._by_name: dict[str, Token] = {}
         for token in tokens:
             self._by_name[token.symbol] = self._by_name[token.symbol.upper()] = self._by_name[token.mint] = token
@@ -40,5 +42,5 @@ class TokenRegistry:
         try:
             parse_mint(text)
         except UnknownToken as error:
-            raise UnknownToken(f"{field}: {error}", field=field) from None
+            raise UnknownToken(f"{field}: {error}; known: {', '.join(self._symbols)}", field=field) from None
         raise UnknownToken(f"{field}: no token is registered for the mint {text}", field=field)

@@ -51,7 +51,10 @@ def parse_amount(text: str, token: Token) -> BaseUnits:
     """
     match = _DECIMAL.fullmatch(text)
     if match is None:
-        raise InvalidAmount("amount must be a positive decimal number such as 1.5, without sign or exponent")
+        raise InvalidAmount(
+            "amount must be a positive decimal number such as 1.5, without sign or exponent;"
+            ' send a very small one as a string: "0.0000001"'
+        )
     whole, fraction = match[1], (match[2] or "").rstrip("0")
     if len(fraction) > token.decimals:
         raise InvalidAmount(f"amount has more than {token.decimals} decimals, which is all that {token.symbol} has")
@@ -76,7 +79,9 @@ def parse_slippage(text: str) -> Bps:
     """
     match = _DECIMAL.fullmatch(text)
     if match is None:
-        raise InvalidSlippage("slippage must be a decimal fraction from 0 to 0.1, such as 0.01 for 1 %")
+        raise InvalidSlippage(
+            "slippage must be a decimal fraction from 0 to 0.1, such as 0.01 for 1 %, without sign or exponent"
+        )
     fraction = (match[2] or "").rstrip("0")
     if len(fraction) > 4:
         raise InvalidSlippage("slippage is finer than 0.0001, one basis point")

@@ -45,7 +45,7 @@ from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
 from fillwright.core.ports import Chain, Clock, Finalized, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.routing import QuoteRequest, best_route
-from fillwright.core.units import Millis, min_out
+from fillwright.core.units import Millis, format_amount, min_out
 from fillwright.execution.quoting import ask_all
 
 T = TypeVar("T")
@@ -112,7 +112,10 @@ class Executor:
         # Pinned at the first route: taken anew from each retry's quote, the user's limit would slip with the market.
         min_out_amount = order.min_out_amount or min_out(out_amount, terms.slippage_bps)
         if out_amount < min_out_amount:
-            raise SlippageExceeded(f"the best quote is {out_amount}, below the order's minimum of {min_out_amount}")
+            best, least = (format_amount(amount, terms.token_out.decimals) for amount in (out_amount, min_out_amount))
+            raise SlippageExceeded(
+                f"the best quote is {best} {terms.token_out.symbol}, below the order's limit of {least}"
+            )
         return RouteSelected(route, min_out_amount)
 
     async def _sign(self, order: Order) -> Event:
