@@ -26,7 +26,7 @@ serve: $(READY) ## Run the engine on http://localhost:3000 until Ctrl-C
 	@exec $(BIN)/fillwright serve
 
 test: $(READY) ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 static: $(READY)
 	$(BIN)/ruff format --check
