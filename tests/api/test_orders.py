@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import sqlite3
@@ -188,6 +189,15 @@ async def test_an_order_that_cannot_be_read_does_not_stand_in_the_way_of_the_oth
         status, problem = await world.get(f"/api/orders/{unreadable}")
         assert (status, problem["code"]) == (503, "store_unavailable")
         assert "FromTheFuture" in problem["message"]
+
+
+async def test_a_repeated_order_that_cannot_be_read_does_not_cost_its_neighbours(tmp_path: Path) -> None:
+    async with a_world(database_url=f"sqlite:///{tmp_path}/orders.db", working=False) as world:
+        await world.submit(clientOrderId="mine")
+        with contextlib.closing(sqlite3.connect(tmp_path / "orders.db")) as database, database:
+            database.execute("UPDATE events SET type = 'FromTheFuture'")
+        posts = [world.post(json={**SWAP, **({"clientOrderId": "mine"} if n == 0 else {})}) for n in range(20)]
+        assert sorted(status for status, _ in await asyncio.gather(*posts)) == [201] * 19 + [503]
 
 
 async def test_a_database_is_refused_on_another_chain_than_its_own(tmp_path: Path) -> None:

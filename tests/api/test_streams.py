@@ -277,6 +277,27 @@ async def test_a_post_that_asks_for_an_upgrade_is_answered_as_a_post() -> None:
         client.writer.close()
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("Connection: Upgrade", "Upgrade: h2c"),
+        ("Connection: Upgrade", "Connection: keep-alive", "Upgrade: h2c"),
+        ("Connection: Upgrade", "Upgrade:"),
+        ("Connection: Upgrade", "Upgrade: h2c", "Upgrade: websocket"),
+    ],
+)
+async def test_an_upgrade_that_cannot_be_had_is_not_asked_for(extra: tuple[str, ...]) -> None:
+    async with a_world(working=False) as world:
+        client = await RawClient.connect(world)
+        body = json.dumps(SWAP).encode()
+        for _ in range(2):
+            status, _ = await client.request(
+                "POST", "/api/orders/execute", body, "Content-Type: application/json", *extra
+            )
+            assert status == 201
+        client.writer.close()
+
+
 @pytest.mark.parametrize("extra", [(), UPGRADE], ids=["plain", "with an upgrade"])
 async def test_a_connect_is_refused_and_the_engine_goes_on(extra: tuple[str, ...]) -> None:
     async with a_world() as world:

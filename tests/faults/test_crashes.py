@@ -255,6 +255,18 @@ class SilentChain:
         return await self._chain.outcome(signature, min_slot=min_slot)
 
 
+async def test_a_send_that_is_never_answered_does_not_keep_the_outcome_from_being_seen(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    async with a_life(tmp_path, clock, None) as life:
+        chain = SilentChain(life.chain, silences=0)
+        chain._left["send"] = 1_000
+        life.worker._executor._chain = chain
+        await life.store.accept(some_id(), Accepted(some_terms()))
+        await asyncio.sleep(30)
+        assert await life.settled()
+        assert (await reconcile(life.store, life.chain)).confirmed == 1
+
+
 async def test_a_chain_that_never_answers_is_asked_again_and_holds_nobody_for_ever(tmp_path: Path) -> None:
     clock = VirtualClock()
     async with a_life(tmp_path, clock, None) as life:

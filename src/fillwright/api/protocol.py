@@ -47,7 +47,10 @@ class HttpProtocol(HttpToolsProtocol):
         return self.parser.get_method() == b"GET" and super()._should_upgrade()
 
     def _vain_upgrade(self) -> bool:
-        return self.parser.should_upgrade() and self._get_upgrade() is not None and not self._should_upgrade()
+        asks = any(
+            name == b"upgrade" for name, _ in self.headers
+        )  # CONNECT looks like an upgrade, too, but asks for none
+        return asks and self.parser.should_upgrade() and not self._should_upgrade()
 
     def _parse_without_upgrade(self, rest: bytes) -> None:
         """Read the request again, without the header at which the parser stops."""

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 from fillwright.backends import codec
 from fillwright.backends.group_commit import GroupCommit, Write
 from fillwright.backends.sqlite_session import Accept, Append, Session
-from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
+from fillwright.core.errors import QueueFull, StoreError, StoreUnavailable
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -185,7 +185,7 @@ class _Transactions:
             for write in writes:
                 try:
                     outcomes.append(write(session))
-                except (VersionConflict, LeaseLost, QueueFull, IllegalTransition) as error:
+                except (StoreError, QueueFull, IllegalTransition) as error:
                     if not isinstance(write, Accept | Append):  # those two refuse before they change anything
                         raise
                     outcomes.append(error)

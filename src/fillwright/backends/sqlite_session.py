@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from fillwright.backends import codec
-from fillwright.core.errors import LeaseLost, QueueFull, VersionConflict
+from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -54,7 +54,10 @@ class Accept:
         known = session.by_client_id.get(key) if key is not None else None
         if known is not None:
             session.flush()
-            return rebuild(session.events([known]))
+            try:
+                return rebuild(session.events([known]))
+            except (ValueError, IndexError, IllegalTransition) as error:
+                raise StoreUnavailable(f"the log of {known} cannot be read: {error}") from error
         if session.open_orders() >= self.capacity:
             raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
         now_ms = self.clock.now_ms()

@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS transactions (
 """
 
 
+_PACE = "SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC, at_ms DESC LIMIT 1"
+
+
 @dataclass(frozen=True, slots=True)
 class ChainSettings:
     """Delays are multiplied by `speed` (0: none). Rates are shares of the occasions, from 0 to 1."""
@@ -81,8 +84,13 @@ class Ledger:
         pace = None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
         self._height, self._at_ms, self._block_ms = self._open_blocks(pace)
         self.identity = self._name()
+        self._version = self._ask("PRAGMA data_version")[0][0]
 
     def height(self, at_ms: Millis) -> int:
+        version = self._ask("PRAGMA data_version")[0][0]
+        if version != self._version:  # another process has written: perhaps it changed the pace
+            self._version = version
+            self._height, self._at_ms, self._block_ms = self._ask(_PACE)[0]
         return self._height + max(0, at_ms - self._at_ms) // self._block_ms
 
     def span_ms(self, blocks: int) -> Millis:
@@ -136,7 +144,7 @@ class Ledger:
         """
         now_ms = self._clock.now_ms()
         self._ask("BEGIN IMMEDIATE")
-        rows = self._ask("SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC, at_ms DESC LIMIT 1")
+        rows = self._ask(_PACE)
         height, at_ms, pace = rows[0] if rows else (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
         if rows and block_ms not in (None, pace):
             self._ask(

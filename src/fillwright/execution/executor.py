@@ -134,7 +134,9 @@ class Executor:
             # The distance counts, not the direction: clocks are set back, too.
             sending = sent_at_ms is None or abs(now_ms - sent_at_ms) >= self._settings.resend_ms
             try:
-                finalized, outcome = await self._in_time(self._ask(order, transaction, sending=sending))
+                if sending:
+                    await self._send(order, transaction)
+                finalized, outcome = await self._in_time(self._look(transaction))
             except ChainUnavailable as error:
                 self._log.warning("order.outcome_unknown", order=order.id, reason=str(error))
             else:
@@ -154,15 +156,15 @@ class Executor:
                 sent_at_ms = now_ms
             await self._clock.sleep(self._settings.outcome_poll_ms)
 
-    async def _ask(
-        self, order: Order, transaction: SignedTransaction, *, sending: bool
-    ) -> tuple[Finalized, Fill | ExecutionError | None]:
-        """Send the bytes if it is time to, then look at the chain: the height first, the outcome second."""
-        if sending:
-            try:
-                await self._chain.send(transaction)
-            except ChainUnavailable as error:
-                self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+    async def _send(self, order: Order, transaction: SignedTransaction) -> None:
+        """Send the bytes. Whether that was answered says nothing: only a look at the chain does."""
+        try:
+            await self._in_time(self._chain.send(transaction))
+        except ChainUnavailable as error:
+            self._log.warning("order.send_unanswered", order=order.id, reason=str(error))
+
+    async def _look(self, transaction: SignedTransaction) -> tuple[Finalized, Fill | ExecutionError | None]:
+        """Look at the chain: the height first, the outcome second."""
         finalized = await self._chain.finalized()
         return finalized, await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
 

@@ -24,6 +24,9 @@ from fillwright.execution.executor import Executor
 IN_HAND: Final = frozenset({OrderStatus.ROUTING, OrderStatus.BUILDING, OrderStatus.SUBMITTED})
 
 
+PAUSE_MS: Final = 50
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """`poll_ms` bounds how long a lost wake-up can go unnoticed."""
@@ -88,6 +91,9 @@ class Worker:
             drive = asyncio.create_task(self._drive(claim))
             self._drives.add(drive)
             drive.add_done_callback(self._drives.discard)
+        if not claims.taken and claims.next_due_ms is not None:
+            # What is due and cannot be taken (its log cannot be read) must not keep us asking without a pause.
+            return max(claims.next_due_ms, self._clock.now_ms() + PAUSE_MS)
         return claims.next_due_ms
 
     async def _drive(self, claim: Claim) -> None:
