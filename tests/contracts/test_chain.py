@@ -170,6 +170,26 @@ async def test_what_is_bound_to_land_does_so_within_its_blocks_also_at_another_p
     ledger.close()
 
 
+async def test_a_change_of_pace_counts_once_also_after_the_clock_was_set_back(
+    clock: VirtualClock, tmp_path: Path
+) -> None:
+    path, late = str(tmp_path / "chain.db"), {"execution_ms_min": 20_000, "execution_ms_max": 20_000}
+    async with a_chain(clock, path, **late) as chain:
+        transaction = await sign(chain)
+        await chain.send(transaction)
+    clock.skew_ms = -60_000
+    for _ in range(3):
+        Ledger(path, clock, speed=0.1).close()
+    ledger = Ledger(path, clock, speed=0.1)
+    quick = SimulatedChain(ledger, ChainSettings(), clock)
+    while (await quick.finalized()).block_height <= transaction.last_valid_block_height:
+        await clock.sleep(100)
+    decided = await outcome(quick, transaction)
+    await clock.sleep(600_000)
+    assert await outcome(quick, transaction) == decided
+    ledger.close()
+
+
 async def test_the_same_ledger_is_the_same_chain_and_another_is_another(clock: VirtualClock, tmp_path: Path) -> None:
     names = []
     for name in ("one", "one", "another"):

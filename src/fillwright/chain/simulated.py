@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS transactions (
 """
 
 
-_PACE = "SELECT height, at_ms, block_ms FROM blocks ORDER BY height DESC, at_ms DESC LIMIT 1"
+_PACE = "SELECT height, at_ms, block_ms FROM blocks ORDER BY rowid DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +81,10 @@ class Ledger:
         except sqlite3.Error as error:
             raise ChainUnavailable(f"cannot open the chain's record at {path}: {error}") from error
         self._clock = clock
+        self._version = self._ask("PRAGMA data_version")[0][0]
         pace = None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
         self._height, self._at_ms, self._block_ms = self._open_blocks(pace)
         self.identity = self._name()
-        self._version = self._ask("PRAGMA data_version")[0][0]
 
     def height(self, at_ms: Millis) -> int:
         version = self._ask("PRAGMA data_version")[0][0]
@@ -147,11 +147,13 @@ class Ledger:
         rows = self._ask(_PACE)
         height, at_ms, pace = rows[0] if rows else (FIRST_HEIGHT, now_ms, block_ms or BLOCK_MS)
         if rows and block_ms not in (None, pace):
+            passed = max(0, now_ms - at_ms) // pace
             self._ask(
-                "UPDATE transactions SET lands_at_ms = ? + (lands_at_ms - ?) * ? / ? WHERE lands_at_ms > ?",
-                *(now_ms, now_ms, block_ms, pace, now_ms),
+                "UPDATE transactions SET lands_at_ms = ? + ((lands_at_ms - ?) / ? - ?) * ?"
+                " WHERE (lands_at_ms - ?) / ? > ?",
+                *(now_ms, at_ms, pace, passed, block_ms, at_ms, pace, passed),
             )
-            height, at_ms, pace = height + max(0, now_ms - at_ms) // pace, now_ms, block_ms
+            height, at_ms, pace = height + passed, now_ms, block_ms
         if not rows or at_ms == now_ms:
             self._ask("INSERT INTO blocks VALUES (?, ?, ?)", height, at_ms, pace)
         self._ask("COMMIT")
