@@ -91,7 +91,8 @@ class StreamApi:
 
     async def take_orders(self, websocket: WebSocket, accepted: Callable[[Order, bool], wire.Json]) -> None:
         """Take each message as an order; answer it and send its updates. `accepted` makes the answer."""
-        overrun, broken = _new_overrun(), asyncio.get_running_loop().create_future()
+        overrun = _new_overrun()
+        broken: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         orders: set[asyncio.Task[None]] = set()
         followed: set[OrderId] = set()
 
@@ -112,17 +113,18 @@ class StreamApi:
         def ended(task: asyncio.Task[None]) -> None:
             orders.discard(task)
             if not task.cancelled() and (error := task.exception()) is not None and not broken.done():
-                broken.set_exception(error)  # silence would look like an order that takes long
+                broken.set_result(error)  # silence would look like an order that takes long
 
         async def send() -> Close:
             await self._establish(websocket)
             stopped = asyncio.create_task(self._streams.stopped.wait())
             try:
-                await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
+                waiting: set[asyncio.Future[Any]] = {stopped, broken}
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 stopped.cancel()
             if broken.done():
-                broken.result()
+                raise broken.result()
             return GOING_AWAY, STOPPING
 
         async def receive(websocket: WebSocket) -> None:

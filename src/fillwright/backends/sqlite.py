@@ -2,7 +2,7 @@
 
 The rules it enforces are in the schema: one event per `(order_id, seq)`, one attempt per signature, one order per
 client order id. Version and lease are checked under the writing lock, in the transaction that writes the event. Claims,
-appends and new orders share one writing thread and, under load, one commit.
+appends and new orders share one writing connection and, under load, one commit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One SQLite transaction: the questions it asks and the rows it writes.
 
 The writing lock is held from the start, so what was looked up stays true until the commit. Rows are gathered and
-written by one statement for each table: SQLite then works for a whole batch without asking for Python's lock.
+written by one statement for each table, which costs a fraction of one for each row.
 """
 
 from __future__ import annotations

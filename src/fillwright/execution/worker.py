@@ -121,6 +121,8 @@ class Worker:
                     await self._store.renew(list(self._in_hand.items()))
                 except StoreUnavailable as error:
                     self._log.error("worker.renew_failed", reason=str(error))
+                except Exception:
+                    self._log.exception("worker.renew_fault")  # and go on: without renewals every order changes hands
 
     async def _finish(self) -> None:
         if self._drives:
