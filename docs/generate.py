@@ -49,13 +49,15 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
     "The engine": {
         "host": "Address to listen on; `0.0.0.0` for all of the machine's.",
         "port": "Port to listen on; 0 takes a free one.",
-        "database_url": "Where orders are kept: `sqlite:///` and a path (a fourth slash makes it absolute), or"
-        " `memory://`, which forgets them at the end.",
+        "database_url": "Where orders are kept: `sqlite:///` and a path (a fourth slash makes it absolute),"
+        " `postgresql://user:password@host:port/database`, or `memory://`, which forgets them at the end.",
+        "redis_url": "The Redis that carries news between processes, such as `redis://localhost:6379/0`; empty: none,"
+        " and processes hear of each other by polling.",
         "log_level": "The least that is logged.",
         "log_format": "`json`, `console`, or `auto`: console on a terminal, JSON elsewhere.",
     },
     "Queue and worker": {
-        "queue_concurrency": "Orders that this process works on at the same time.",
+        "queue_concurrency": "Orders that a worker works on at the same time.",
         "queue_rate_limit": "Most orders begun in any 60 s, over all workers of the database; 0 turns the limit off.",
         "queue_capacity": "Open orders at most; one more is answered with 429 `queue_full`.",
         "attempts_max": "Attempts per order, the first included.",
@@ -69,6 +71,12 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "chain_deadline_ms": "How long the chain may take to answer; a later answer counts as unknown.",
         "resend_ms": "How often the same signed bytes are sent again until the chain has decided.",
     },
+    "PostgreSQL": {
+        "postgres_writers": "Connections that append events; new orders and claims have one more each.",
+        "postgres_readers": "Connections for lists, counts and health at most.",
+        "postgres_timeout_ms": "How long a statement may take.",
+        "postgres_patience_ms": "How long a lost connection is sought again before the caller is told.",
+    },
     "HTTP and streams": {
         "public_url": "How clients reach the engine, such as `https://orders.example.com`, for the `websocket` address"
         " in answers; empty: as the request came.",
@@ -76,6 +84,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "body_max_bytes": "Largest request body and WebSocket message.",
         "stream_backlog_max": "Updates that a stream's client may be behind before it is closed.",
         "stream_connections_max": "Streams open at the same time.",
+    },
+    "BullMQ bridge": {
+        "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",
+        "bullmq_prefix": "The prefix of that queue's keys in Redis.",
+        "bullmq_concurrency": "Jobs in hand at most; a job is in hand until its order is over.",
+        "bullmq_lock_ms": "How long a job stays a bridge's own without a sign of life; after a crash, another one takes"
+        " it within about twice that time.",
     },
     "Simulated market": {
         "sim_seed": "What prices and mishaps are drawn from; processes with the same seed see the same market.",

@@ -1,4 +1,4 @@
-"""Tests that are coroutines run on a virtual loop: see `tests.virtual`."""
+"""Tests that are coroutines run on a virtual loop (see `tests.virtual`), unless an argument of theirs runs them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import pytest
 
 from tests import virtual
 
+pytest_plugins = ["tests.server_fixtures"]
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments: dict[str, Any] = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    virtual.run(pyfuncitem.obj(**arguments))
+    runners = [argument.run_test for argument in arguments.values() if hasattr(argument, "run_test")]
+    (runners[0] if runners else virtual.run)(pyfuncitem.obj(**arguments))
     return True
 
 

@@ -64,6 +64,21 @@ class VirtualClock:
         await asyncio.sleep(span_ms / 1000)
 
 
+class HandClock:
+    """The Clock port where the world outside answers in real time: it stands still until somebody sleeps by it."""
+
+    def __init__(self) -> None:
+        self.skew_ms = 0
+        self._slept_ms = 0
+
+    def now_ms(self) -> Millis:
+        return EPOCH_MS + self._slept_ms + self.skew_ms
+
+    async def sleep(self, span_ms: Millis) -> None:
+        self._slept_ms += span_ms
+        await asyncio.sleep(0)
+
+
 def run(test: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on a new virtual loop."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:

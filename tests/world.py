@@ -69,7 +69,7 @@ async def a_world(*, working: bool = True, clock: VirtualClock | None = None, **
     clock = clock or VirtualClock()
     chosen = Settings(**{"database_url": "sqlite://", "queue_rate_limit": 0, **settings})
     async with open_engine(chosen, clock, threaded=False, worker_name="w", chance=random.Random(0).random) as engine:
-        server = Server(engine, chosen)
+        server = Server(engine, engine.worker, chosen)
         with listen("127.0.0.1", 0) as listener:
             port = listener.getsockname()[1]
             serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -9,9 +9,10 @@ import os
 import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import uuid4
 
 import structlog
 import uvicorn
@@ -22,6 +23,7 @@ from fillwright.api.http import HttpApi, HttpSettings, application
 from fillwright.api.protocol import HttpProtocol, WebSocketProtocol
 from fillwright.api.stream import StreamApi, StreamSettings
 from fillwright.backends import open_bus, open_store
+from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
 from fillwright.core.errors import WrongChain
@@ -31,7 +33,7 @@ from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.intake import Intake
 from fillwright.execution.worker import Worker, WorkerSettings
-from fillwright.settings import Settings
+from fillwright.settings import Settings, without_password
 from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
 from fillwright.venues.simulated import Market, MarketSettings
@@ -41,11 +43,32 @@ GC_THRESHOLD: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Parts:
+    """What every process of an engine has, whatever it does."""
+
+    settings: Settings
+    clock: Clock
+    store: Store
+    bus: Bus
+    venues: Sequence[Venue]
+    intake: Intake
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The way in: the ASGI application and the streams behind it."""
+
+    streams: Streams
+    asgi: ASGIApp
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
-    """The parts that others drive."""
+    """A whole engine in one process, for those who drive its parts themselves."""
 
     store: Store
     bus: Bus
+    intake: Intake
     chain: Chain
     worker: Worker
     streams: Streams
@@ -53,36 +76,46 @@ class Engine:
 
 
 @contextlib.asynccontextmanager
-async def open_engine(
-    settings: Settings,
-    clock: Clock | None = None,
-    *,
-    threaded: bool = True,
-    worker_name: str = "",
-    chance: Callable[[], float] = random.random,
-) -> AsyncIterator[Engine]:
-    """Build an engine; its worker is not yet running. Closes what it opened."""
+async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded: bool = True) -> AsyncIterator[Parts]:
+    """Open store and bus. Whoever has built all that listens calls `bus.start()`."""
     clock = clock or SystemClock()
-    bus = open_bus()
     async with contextlib.AsyncExitStack() as opened:
-        store = open_store(
+        here = MemoryBus()
+        log_orders(here)
+        store = await open_store(
             settings.database_url,
             clock=clock,
-            committed=bus.publish,
+            committed=here.publish,
             capacity=settings.queue_capacity,
             lease_ms=settings.lease_ms,
             starts_per_minute=settings.queue_rate_limit,
             threaded=threaded,
+            writers=settings.postgres_writers,
+            readers=settings.postgres_readers,
+            timeout_ms=settings.postgres_timeout_ms,
+            patience_ms=settings.postgres_patience_ms,
         )
         opened.push_async_callback(store.close)
-        log_orders(bus)
-        ledger = open_ledger(settings, clock)
-        opened.callback(ledger.close)
-        chain = open_chain(settings, ledger, clock)
-        await _check_chain(store, chain)
+        # Engines that share a Redis must not hear each other: what joins processes is their database.
+        bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
+        opened.push_async_callback(bus.close)
         venues = open_venues(settings, clock)
+        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms)
+        yield Parts(settings, clock, store, bus, venues, intake)
+
+
+@contextlib.asynccontextmanager
+async def open_worker(
+    parts: Parts, *, name: str = "", chance: Callable[[], float] = random.random
+) -> AsyncIterator[tuple[Worker, Chain]]:
+    """Build a worker and the chain that it works on; it is not yet running."""
+    settings, clock = parts.settings, parts.clock
+    ledger = open_ledger(settings, clock)
+    try:
+        chain = open_chain(settings, ledger, clock)
+        await _check_chain(parts.store, chain)
         executor = Executor(
-            venues,
+            parts.venues,
             chain,
             clock,
             RetryPolicy(settings.attempts_max, settings.retry_delay_ms, settings.retry_delay_max_ms),
@@ -95,24 +128,55 @@ async def open_engine(
             chance,
         )
         worker_settings = WorkerSettings(
-            name=worker_name or f"{socket.gethostname()}-{os.getpid()}",
+            name=name or f"{socket.gethostname()}-{os.getpid()}",
             concurrency=settings.queue_concurrency,
             lease_ms=settings.lease_ms,
             poll_ms=settings.poll_ms,
             stop_ms=settings.stop_ms,
         )
-        worker = Worker(store, executor, bus, clock, worker_settings)
-        tokens = TokenRegistry()
-        intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms)
-        streams = Streams(store, bus, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms)
-        stream_api = StreamApi(streams, intake, clock, StreamSettings(settings.stream_connections_max))
-        http_settings = HttpSettings(
-            settings.body_max_bytes,
-            settings.public_url,
-            frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
-        )
-        http = HttpApi(store, intake, streams, stream_api, tokens, clock, http_settings)
-        yield Engine(store, bus, chain, worker, streams, application(http))
+        yield Worker(parts.store, executor, parts.bus, clock, worker_settings), chain
+    finally:
+        ledger.close()
+
+
+def open_streams(parts: Parts) -> Streams:
+    settings = parts.settings
+    return Streams(
+        parts.store, parts.bus, parts.clock, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms
+    )
+
+
+def open_api(parts: Parts) -> Api:
+    settings, streams = parts.settings, open_streams(parts)
+    stream_api = StreamApi(streams, parts.intake, parts.clock, StreamSettings(settings.stream_connections_max))
+    http_settings = HttpSettings(
+        settings.body_max_bytes,
+        settings.public_url,
+        frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
+    )
+    http = HttpApi(
+        parts.store, parts.bus, parts.intake, streams, stream_api, TokenRegistry(), parts.clock, http_settings
+    )
+    return Api(streams, application(http))
+
+
+@contextlib.asynccontextmanager
+async def open_engine(
+    settings: Settings,
+    clock: Clock | None = None,
+    *,
+    threaded: bool = True,
+    worker_name: str = "",
+    chance: Callable[[], float] = random.random,
+) -> AsyncIterator[Engine]:
+    """Build a whole engine; its worker is not yet running. Closes what it opened."""
+    async with (
+        open_parts(settings, clock, threaded=threaded) as parts,
+        open_worker(parts, name=worker_name, chance=chance) as (worker, chain),
+    ):
+        api = open_api(parts)
+        parts.bus.start()
+        yield Engine(parts.store, parts.bus, parts.intake, chain, worker, api.streams, api.asgi)
 
 
 async def _check_chain(store: Store, chain: Chain) -> None:
@@ -167,10 +231,10 @@ def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedCha
 class Server(uvicorn.Server):
     """Uvicorn, which tells worker and streams to end before it waits for its connections to."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
+    def __init__(self, api: Api | Engine, worker: Worker | None, settings: Settings) -> None:
         super().__init__(
             uvicorn.Config(
-                engine.asgi,
+                api.asgi,
                 host=settings.host,
                 port=settings.port,
                 http=HttpProtocol,
@@ -186,7 +250,8 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=2,
             )
         )
-        self._engine = engine
+        self._streams = api.streams
+        self._worker = worker
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -194,20 +259,24 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._engine.worker.stop()
-        self._engine.streams.close()
+        if self._worker is not None:
+            self._worker.stop()
+        self._streams.close()
         await super().shutdown(sockets)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Return a listening socket. Raise OSError if the address cannot be had.
 
+    `shared` lets others listen on the same port, as long as they say so, too; the system spreads the connections.
     Its protocol is named: asyncio turns Nagle's delay off only on sockets that say they are TCP.
     """
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
         listener.listen(BACKLOG)
     except BaseException:
@@ -216,27 +285,72 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(settings: Settings, listening: Callable[[int], None] = lambda _: None) -> None:
-    """Run an engine until the process is told to stop. `listening` is called with the port once it is open."""
+async def serve(
+    settings: Settings,
+    listener: socket.socket,
+    *,
+    works: bool = True,
+    listening: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Run the API on `listener`, and a worker if `works`, until the process is told to stop.
+
+    `listening` is called with the port once requests are answered.
+    """
     log = structlog.get_logger()
-    # The port first: a start that fails because another engine has it must leave that engine's files alone.
-    with listen(settings.host, settings.port) as listener:
-        async with open_engine(settings) as engine:
-            server = Server(engine, settings)
-            port = listener.getsockname()[1]
-            working = asyncio.create_task(engine.worker.run())
-            working.add_done_callback(lambda _: server.handle_exit(signal.SIGTERM, None))  # no engine without a worker
-            loop = asyncio.get_running_loop()
-            for signal_number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(signal_number, server.handle_exit, signal_number, None)
-            gc.collect()
-            gc.freeze()  # what is there now stays: no need to look through it again and again
-            gc.set_threshold(GC_THRESHOLD, 20, 20)
-            try:
-                log.info("engine.listening", url=f"http://{settings.host}:{port}", database=settings.database_url)
-                listening(port)
-                await server.serve(sockets=[listener])
-            finally:
-                engine.worker.stop()
+    async with contextlib.AsyncExitStack() as opened:
+        parts = await opened.enter_async_context(open_parts(settings))
+        api, worker, working = open_api(parts), None, None
+        if works:
+            worker, _ = await opened.enter_async_context(open_worker(parts))
+        server = Server(api, worker, settings)
+        parts.bus.start()
+        if worker is not None:
+            working = asyncio.create_task(worker.run())
+            working.add_done_callback(lambda _: server.handle_exit(signal.SIGTERM, None))  # no engine without it
+        _on_stop(lambda number: server.handle_exit(number, None))
+        _settle_memory()
+        port = listener.getsockname()[1]
+        try:
+            log.info(
+                "engine.listening",
+                url=f"http://{settings.host}:{port}",
+                database=without_password(settings.database_url),
+                worker=works,
+            )
+            listening(port)
+            await server.serve(sockets=[listener])
+        finally:
+            if worker is not None and working is not None:
+                worker.stop()
                 await working
-                log.info("engine.stopped")
+            log.info("engine.stopped")
+
+
+async def work(settings: Settings, working: Callable[[], None] = lambda: None) -> None:
+    """Run a worker until the process is told to stop. `working` is called once it works."""
+    log = structlog.get_logger()
+    async with open_parts(settings) as parts, open_worker(parts) as (worker, _):
+        parts.bus.start()
+        _on_stop(lambda _: worker.stop())
+        _settle_memory()
+        log.info(
+            "worker.started",
+            database=without_password(settings.database_url),
+            concurrency=settings.queue_concurrency,
+        )
+        working()
+        await worker.run()
+        log.info("worker.stopped")
+
+
+def _on_stop(stop: Callable[[int], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+
+
+def _settle_memory() -> None:
+    """What is there now stays: no need to look through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 20)

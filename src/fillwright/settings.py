@@ -7,6 +7,7 @@ a value that cannot be meant, stops the start.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -17,9 +18,12 @@ from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hin
 import msgspec
 from dotenv.parser import parse_stream
 
-PLAIN: Final = frozenset({"host", "port", "database_url", "queue_concurrency", "queue_rate_limit", "log_level"})
+PLAIN: Final = frozenset(
+    {"host", "port", "database_url", "redis_url", "queue_concurrency", "queue_rate_limit", "log_level"}
+)
 PREFIX: Final = "FILLWRIGHT_"
-SCHEMES: Final = {"sqlite": "sqlite:///", "memory": "memory://"}
+DATABASES: Final = ("sqlite:///", "postgresql://", "postgres://", "memory://")
+REDISES: Final = ("redis://", "rediss://", "unix://")
 CLOSE: Final = 0.93  # how alike a name in the environment must be to one of ours to be taken for a slip
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -37,6 +41,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 3000
     database_url: str = "sqlite:///fillwright.db"
+    redis_url: str = ""
     queue_concurrency: Positive = 10
     queue_rate_limit: Count = 100
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -55,9 +60,18 @@ class Settings:
     outcome_poll_ms: Positive = 200
     resend_ms: Positive = 2_000
     chain_deadline_ms: Positive = 10_000
+    postgres_writers: Annotated[int, msgspec.Meta(ge=1, le=32)] = 2
+    postgres_readers: Annotated[int, msgspec.Meta(ge=1, le=100)] = 4
+    postgres_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 5_000
+    postgres_patience_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 5_000
     body_max_bytes: Positive = 16_384
     stream_backlog_max: Positive = 1_000
     stream_connections_max: Positive = 10_000
+
+    bullmq_queue: str = "order-queue"
+    bullmq_prefix: str = "bull"
+    bullmq_concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
+    bullmq_lock_ms: Annotated[int, msgspec.Meta(ge=500, le=600_000)] = 10_000
 
     sim_seed: int = 0
     sim_speed: Annotated[float, msgspec.Meta(ge=0, le=5)] = 1.0
@@ -78,9 +92,11 @@ class Settings:
     sim_reply_lost_rate: Rate = 0.0
 
     def __post_init__(self) -> None:
-        scheme = self.database_url.partition("://")[0]
-        if scheme not in SCHEMES:
-            raise ValueError(f"DATABASE_URL={self.database_url!r}: must begin with {' or '.join(SCHEMES.values())}")
+        if not self.database_url.startswith(tuple(scheme.rstrip("/") for scheme in DATABASES)):
+            given = without_password(self.database_url)
+            raise ValueError(f"DATABASE_URL={given!r}: must begin with {' or '.join(DATABASES)}")
+        if self.redis_url and not self.redis_url.startswith(REDISES):
+            raise ValueError(f"REDIS_URL={without_password(self.redis_url)!r}: must begin with {' or '.join(REDISES)}")
         for low, high in (
             ("sim_difference_min_bps", "sim_difference_max_bps"),
             ("sim_execution_min_ms", "sim_execution_max_ms"),
@@ -104,6 +120,11 @@ class Settings:
 def sqlite_path(url: str) -> str:
     """Return the file that a `sqlite:///` URL names, or ":memory:" where it names none."""
     return url.removeprefix("sqlite://").removeprefix("/") or ":memory:"
+
+
+def without_password(url: str) -> str:
+    """Return a URL as it may be shown and logged."""
+    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url)
 
 
 def env_name(field: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from fillwright.backends.memory import MemoryStore
+from fillwright.backends.postgres import open_postgres
 from fillwright.backends.sqlite import SqliteStore
 from fillwright.core.errors import Failure, LeaseLost, QueueFull, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
@@ -33,33 +34,56 @@ from fillwright.core.order import Fill, Order, OrderStatus
 from fillwright.core.ports import Claim, OrderFilter, Store
 from fillwright.core.units import OrderId
 from tests.builders import BONK, SOL, a_route, a_transaction, seqs, some_id, some_terms
-from tests.virtual import EPOCH_MS, VirtualClock
+from tests.process import in_real_time
+from tests.virtual import EPOCH_MS, HandClock, VirtualClock, run
 
 LEASE_MS: Final = 5_000
 FILL: Final = Fill(1_000_000_000, 149_000_000, 5_000, 77)
 FAILURE: Final = Failure("no_route", "nobody answers")
 
-STORES: Final[Mapping[str, Callable[..., Store]]] = {
-    "memory": lambda path, **options: MemoryStore(**options),
-    "sqlite": lambda path, **options: SqliteStore(str(path / "orders.db"), threaded=False, **options),
-    "sqlite-threaded": lambda path, **options: SqliteStore(str(path / "orders.db"), threaded=True, **options),
+
+async def memory(_: str, **options: Any) -> Store:
+    return MemoryStore(**options)
+
+
+async def sqlite(path: str, **options: Any) -> Store:
+    return SqliteStore(path, threaded=False, **options)
+
+
+async def sqlite_threaded(path: str, **options: Any) -> Store:
+    return SqliteStore(path, threaded=True, **options)
+
+
+STORES: Final[Mapping[str, Callable[..., Awaitable[Store]]]] = {
+    "memory": memory,
+    "sqlite": sqlite,
+    "sqlite-threaded": sqlite_threaded,
+    "postgres": open_postgres,
 }
+KEPT: Final = [name for name in STORES if name != "memory"]
 
 
 class Bench:
     """A store, its clock and all the news that it gave."""
 
-    def __init__(self, name: str, path: Path) -> None:
-        self.clock = VirtualClock()
+    def __init__(self, name: str, place: str) -> None:
+        # A server answers in real time; only the store's idea of what time it is can be ours.
+        self.clock = HandClock() if name == "postgres" else VirtualClock()
         self.news: list[Update] = []
         self._make = STORES[name]
-        self._path = path
+        self._place = place
+
+    def run_test(self, test: Coroutine[Any, Any, None]) -> None:
+        if isinstance(self.clock, HandClock):
+            in_real_time(test)
+        else:
+            run(test)
 
     @asynccontextmanager
     async def store(self, **options: Any) -> AsyncIterator[Store]:
         self.clock.now_ms()
-        store = self._make(
-            self._path,
+        store = await self._make(
+            self._place,
             **{"clock": self.clock, "committed": self.news.extend, "capacity": 1000, "lease_ms": LEASE_MS, **options},
         )
         try:
@@ -70,7 +94,8 @@ class Bench:
 
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
-    return Bench(request.param, tmp_path)
+    place = request.getfixturevalue("postgres_url") if request.param == "postgres" else str(tmp_path / "orders.db")
+    return Bench(request.param, place)
 
 
 async def accept(store: Store, number: int = 1, client_order_id: str | None = None, **terms: Any) -> Order:
@@ -426,7 +451,7 @@ async def test_scan_yields_every_order_oldest_first(bench: Bench) -> None:
         assert [order.id async for order in store.scan()] == [some_id(number, EPOCH_MS) for number in range(1_100)]
 
 
-@pytest.mark.parametrize("bench", ["sqlite", "sqlite-threaded"], indirect=True)
+@pytest.mark.parametrize("bench", KEPT, indirect=True)
 async def test_what_was_committed_is_there_after_a_restart(bench: Bench) -> None:
     async with bench.store() as store:
         await accept(store, client_order_id="mine")
@@ -438,7 +463,7 @@ async def test_what_was_committed_is_there_after_a_restart(bench: Bench) -> None
         assert (await claim_one(store)).order == order
 
 
-@pytest.mark.parametrize("bench", ["sqlite", "sqlite-threaded"], indirect=True)
+@pytest.mark.parametrize("bench", KEPT, indirect=True)
 async def test_a_closed_store_refuses_and_says_so(bench: Bench) -> None:
     async with bench.store() as store:
         pass

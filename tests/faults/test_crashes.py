@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fillwright.app import open_chain, open_ledger
-from fillwright.backends import open_bus, open_store
+from fillwright.backends import open_store
+from fillwright.backends.memory import MemoryBus
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import TERMINAL, Accepted, Event
 from fillwright.core.order import Fill, Order, SignedTransaction
@@ -108,8 +109,8 @@ class Life:
 @asynccontextmanager
 async def a_life(folder: Path, clock: VirtualClock, blows_at: int | None, **chain: Any) -> AsyncIterator[Life]:
     settings = Settings(database_url=f"sqlite:///{folder}/orders.db", **chain)
-    bus, fuse = open_bus(), Fuse(blows_at)
-    store = open_store(
+    bus, fuse = MemoryBus(), Fuse(blows_at)
+    store = await open_store(
         settings.database_url,
         clock=clock,
         committed=bus.publish,

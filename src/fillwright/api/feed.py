@@ -11,13 +11,21 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from fillwright.api import wire
+from fillwright.core.errors import StoreUnavailable
 from fillwright.core.lifecycle import TERMINAL, Update, replay
-from fillwright.core.ports import Bus, Store
+from fillwright.core.ports import Bus, Clock, Store
 from fillwright.core.units import Millis, OrderId
+
+# Where the bus is silent, the log is asked for what happened since the last look, and a little before: what is
+# committed now may bear a slightly older time.
+LOOK_BACK_MS: Final = 10_000
+OVERLAP_MS: Final = 2_000
+LOOK_BACK_ORDERS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +81,19 @@ class Feed:
 class Streams:
     """Hands the news of the bus to whoever follows an order, or all of them."""
 
-    def __init__(self, store: Store, bus: Bus, *, backlog_max: int, poll_ms: Millis) -> None:
+    def __init__(self, store: Store, bus: Bus, clock: Clock, *, backlog_max: int, poll_ms: Millis) -> None:
         self._store = store
+        self._clock = clock
         self._backlog_max = backlog_max
         self._poll_ms = poll_ms
         self._by_order: defaultdict[OrderId, set[Feed]] = defaultdict(set)
         self._everything: set[Feed] = set()
+        self._bus = bus
+        self._heard: dict[OrderId, tuple[int, Millis]] = {}  # by order, while somebody follows everything
+        self._watching: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
         self.connections = 0
-        bus.subscribe(self._hear)
+        bus.subscribe(self._hear, self._wants)
 
     async def follow(
         self, order_id: OrderId, after: int, overrun: asyncio.Future[None]
@@ -112,12 +124,18 @@ class Streams:
     async def follow_all(self, overrun: asyncio.Future[None]) -> AsyncIterator[list[Message]]:
         """Yield every order's messages from now on; an empty list at first, and where nothing happened for a while."""
         feed = self._open(self._everything, overrun)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
         try:
             yield []
             while not feed.closed:
                 yield await feed.next(self._poll_ms)
         finally:
             self._everything.discard(feed)
+            if not self._everything and self._watching is not None:
+                self._watching.cancel()
+                self._watching = None
+                self._heard.clear()
 
     def close(self) -> None:
         """End every stream: the process is going down."""
@@ -138,11 +156,37 @@ class Streams:
         records = await self._store.history(order_id)
         return [_message(update) for update in replay(records) if update.record.seq > after] if records else []
 
+    async def _watch(self) -> None:
+        """Look into the log for all orders while news from elsewhere does not come, and once more afterwards."""
+        lost = False
+        since_ms = 0
+        while True:
+            await self._clock.sleep(self._poll_ms)
+            now_ms = self._clock.now_ms()
+            for order_id in [key for key, (_, at_ms) in self._heard.items() if at_ms < now_ms - LOOK_BACK_MS]:
+                del self._heard[order_id]
+            was_lost, lost = lost, self._bus.fault is not None
+            if not (lost or was_lost):
+                continue
+            try:
+                updates = await self._store.changed(max(since_ms, now_ms - LOOK_BACK_MS), LOOK_BACK_ORDERS)
+            except StoreUnavailable as error:
+                structlog.get_logger().error("stream.look_failed", reason=str(error))
+                lost = True
+                continue
+            since_ms = now_ms - OVERLAP_MS
+            self._hear([update for update in updates if update.record.seq > self._heard.get(update.order.id, (0,))[0]])
+
+    def _wants(self, order_id: OrderId) -> bool:
+        return bool(self._everything) or order_id in self._by_order
+
     def _hear(self, updates: Sequence[Update]) -> None:
         for update in updates:
             feeds = self._by_order.get(update.record.order_id)
             if not feeds and not self._everything:
                 continue
+            if self._everything:
+                self._heard[update.record.order_id] = update.record.seq, update.record.at_ms
             try:
                 message = _message(update)
             except Exception:  # one order's fault must not cost the others their news

@@ -33,7 +33,7 @@ from fillwright.core.errors import (
 )
 from fillwright.core.lifecycle import Update, replay
 from fillwright.core.order import Order, OrderStatus
-from fillwright.core.ports import Clock, Intake, OrderFilter, Store
+from fillwright.core.ports import Bus, Clock, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import OrderId, is_order_id
 
@@ -58,6 +58,7 @@ class HttpApi:
     def __init__(
         self,
         store: Store,
+        bus: Bus,
         intake: Intake,
         streams: Streams,
         stream_api: StreamApi,
@@ -66,6 +67,7 @@ class HttpApi:
         settings: HttpSettings,
     ) -> None:
         self._store = store
+        self._bus = bus
         self._intake = intake
         self._streams = streams
         self._stream_api = stream_api
@@ -212,6 +214,9 @@ class HttpApi:
             await self._store.check()
         except StoreUnavailable as error:
             return reply({**self._alive("unavailable"), "code": error.code, "message": str(error)}, 503)
+        if (fault := self._bus.fault) is not None:
+            slower = f"Redis does not answer ({fault}): news between processes comes by polling until it does"
+            return reply({**self._alive("degraded"), "code": "redis_unavailable", "message": slower})
         return reply(self._alive("ok"))
 
     async def live(self, _: Request) -> Response:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
+import structlog
 
 from fillwright.core import lifecycle
-from fillwright.core.lifecycle import Event
-from fillwright.core.order import OrderStatus
+from fillwright.core.lifecycle import Event, IllegalTransition, Recorded, Update, replay
+from fillwright.core.order import Order, OrderStatus
+from fillwright.core.units import Millis, OrderId
 
 Encoded: TypeAlias = tuple[str, str]
+Row: TypeAlias = tuple[OrderId, int, Millis, str, str]  # order id, seq, at, type, data
 
 _TYPES: Final[dict[str, type[Event]]] = {event.__name__: event for event in lifecycle.STATUS_AFTER}
 _DECODERS: Final = {name: msgspec.json.Decoder(event) for name, event in _TYPES.items()}
@@ -36,3 +40,29 @@ def decode(name: str, data: str) -> Event:
         return decoder.decode(data)
     except msgspec.DecodeError as error:
         raise ValueError(f"the log holds a {name} that cannot be read: {error}") from error
+
+
+def recorded(row: Row) -> Recorded:
+    """Return a row as an entry of the log. Raise ValueError if its event cannot be read."""
+    order_id, seq, at_ms, name, data = row
+    return Recorded(order_id, seq, at_ms, decode(name, data))
+
+
+def replay_all(logs: Mapping[OrderId, Sequence[Row]]) -> list[list[Update]]:
+    """Return what each complete log tells.
+
+    One that cannot be read (a newer version wrote it, or the database is damaged) is left out and logged: it must not
+    stand in the way of the others. Asked for by itself, it says what is wrong.
+    """
+    histories = []
+    for order_id, rows in logs.items():
+        try:
+            histories.append(replay([recorded(row) for row in rows]))
+        except (ValueError, IndexError, IllegalTransition) as error:
+            structlog.get_logger().error("order.unreadable", order=order_id, reason=str(error))
+    return histories
+
+
+def rebuild_all(logs: Mapping[OrderId, Sequence[Row]]) -> list[Order]:
+    """Return the order that each complete log tells of, without those that cannot be read."""
+    return [history[-1].order for history in replay_all(logs)]

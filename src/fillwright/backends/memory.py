@@ -20,18 +20,41 @@ from fillwright.core.lifecycle import (
     accepted,
     apply,
     begin,
+    replay,
 )
 from fillwright.core.order import Order, OrderStatus
-from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
+from fillwright.core.ports import (
+    START_WINDOW_MS,
+    Claim,
+    Claims,
+    Clock,
+    Listener,
+    OrderFilter,
+    QueueCounts,
+    anything,
+)
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
+
+
+def wakes(updates: Sequence[Update]) -> bool:
+    """Return whether any of the orders may have become due by what happened to it."""
+    return any(isinstance(update.record.event, Accepted | AttemptFailed) for update in updates)
 
 
 class MemoryBus:
     """News between the parts of one process, in the order of the commits."""
 
+    fault: str | None = None
+
     def __init__(self) -> None:
         self._listeners: list[Listener] = []
         self._log = structlog.get_logger()
+
+    def start(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
 
     def publish(self, updates: Sequence[Update]) -> None:
         for listener in tuple(self._listeners):
@@ -41,9 +64,16 @@ class MemoryBus:
                 # One listener's fault must not keep the news from the others; each can read the log.
                 self._log.exception("bus.listener_failed", listener=repr(listener))
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
+    def subscribe(self, listener: Listener, wants: Callable[[OrderId], bool] = anything) -> Callable[[], None]:  # noqa: ARG002 (it is at hand: nothing to spare)
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def subscribe_wakes(self, listener: Callable[[], None]) -> Callable[[], None]:
+        def hear(updates: Sequence[Update]) -> None:
+            if wakes(updates):
+                listener()
+
+        return self.subscribe(hear)
 
 
 @dataclass(slots=True)
@@ -182,6 +212,10 @@ class MemoryStore:
             failed=outcomes.count(OrderStatus.FAILED),
             total=len(outcomes),
         )
+
+    async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
+        changed = [row.log for row in self._rows.values() if row.log[-1].at_ms >= since_ms]
+        return [update for log in changed[:limit] for update in replay(log) if update.record.at_ms >= since_ms]
 
     async def scan(self) -> AsyncIterator[Order]:
         for key in sorted(self._rows):

@@ -14,12 +14,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib import resources
 from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from fillwright.backends import codec
 from fillwright.backends.group_commit import GroupCommit, Write
+from fillwright.backends.schema import read_scripts
 from fillwright.backends.sqlite_session import Accept, Append, Session
 from fillwright.core.errors import QueueFull, StoreError, StoreUnavailable
 from fillwright.core.lifecycle import (
@@ -141,6 +141,13 @@ class SqliteStore:
 
         return await self._read(read, long=True)
 
+    async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
+        def read(session: Session) -> list[Update]:
+            histories = codec.replay_all(session.logs(session.changed_ids(since_ms, limit)))
+            return [update for updates in histories for update in updates if update.record.at_ms >= since_ms]
+
+        return await self._read(read, long=True)
+
     async def scan(self) -> AsyncIterator[Order]:
         page = [OrderId("")]
         while page := await self._read(partial(Session.ids_after, order_id=page[-1]), long=True):
@@ -237,19 +244,30 @@ class _Reader:
             raise StoreUnavailable(f"the log cannot be read: {error}") from error
 
 
+def migrate_sqlite(path: str, *, change: bool) -> tuple[int, int]:
+    """Bring the schema of the file at `path` up to date if `change`. Return its version, and the one it has or needs.
+
+    Raise StoreUnavailable if the file cannot be opened or changed, or its schema is newer than this engine.
+    """
+    with contextlib.closing(_connect(path)) as connection:
+        (before,) = connection.execute("PRAGMA user_version").fetchone()
+        if change:
+            migrate(connection)
+    return before, len(read_scripts("sqlite"))
+
+
 def migrate(connection: sqlite3.Connection) -> None:
     """Bring the schema up to date, each numbered file in a transaction of its own.
 
     Raise StoreUnavailable if the schema is newer than this engine, or cannot be changed.
     """
-    folder = resources.files("fillwright.backends.schema").joinpath("sqlite")
-    scripts = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    scripts = read_scripts("sqlite")
     while True:
         try:
             connection.execute("BEGIN IMMEDIATE")  # of two processes that start together, one waits and finds it done
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version < len(scripts):
-                for statement in folder.joinpath(scripts[version]).read_text(encoding="utf-8").split(";\n"):
+                for statement in scripts[version].split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")

@@ -10,10 +10,9 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
-import structlog
 
 from fillwright.backends import codec
 from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
@@ -35,8 +34,6 @@ from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCoun
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 EXPIRED_PER_CLAIM: Final = 100
-
-Row: TypeAlias = tuple[OrderId, int, Millis, str, str]  # order id, seq, at, type, data
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,34 +325,37 @@ class Session:
             criteria.limit,
         )
 
+    def changed_ids(self, since_ms: Millis, limit: int) -> list[OrderId]:
+        """Return orders that have events since then, looking back from the newest event until there are no more."""
+        rows = self.connection.execute("SELECT order_id, at_ms FROM events ORDER BY rowid DESC")
+        ids: dict[OrderId, None] = {}
+        for order_id, at_ms in rows:
+            if at_ms < since_ms or len(ids) == limit:
+                break
+            ids[order_id] = None
+        return list(ids)
+
     def ids_after(self, order_id: OrderId, limit: int = 500) -> list[OrderId]:
         return self._ids("SELECT id FROM orders WHERE id > ? ORDER BY id LIMIT ?", order_id, limit)
 
     def orders(self, ids: Sequence[OrderId]) -> list[Order]:
-        """Return the orders, each rebuilt from its log, in the order of `ids`.
+        """Return the orders, each rebuilt from its log, in the order of `ids`, without those that cannot be read."""
+        return codec.rebuild_all(self.logs(ids))
 
-        One whose log cannot be read (a newer version wrote it, or the file is damaged) is left out and logged: it must
-        not stand in the way of the others. Asked for by itself, it says what is wrong.
-        """
-        logs: dict[OrderId, list[Row]] = {order_id: [] for order_id in ids}
+    def logs(self, ids: Sequence[OrderId]) -> dict[OrderId, list[codec.Row]]:
+        logs: dict[OrderId, list[codec.Row]] = {order_id: [] for order_id in ids}
         for row in self._rows(ids):
             logs[row[0]].append(row)
-        orders = []
-        for order_id, rows in logs.items():
-            try:
-                orders.append(rebuild([_recorded(row) for row in rows]))
-            except (ValueError, IndexError, IllegalTransition) as error:
-                structlog.get_logger().error("order.unreadable", order=order_id, reason=str(error))
-        return orders
+        return logs
 
     def events(self, ids: Sequence[OrderId], after: int = 0) -> list[Recorded]:
-        return [_recorded(row) for row in self._rows(ids, after)]
+        return [codec.recorded(row) for row in self._rows(ids, after)]
 
     def pin(self, name: str, value: str) -> str:
         self.connection.execute("INSERT INTO pins (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._value("SELECT value FROM pins WHERE name = ?", name))
 
-    def _rows(self, ids: Sequence[OrderId], after: int = 0) -> list[Row]:
+    def _rows(self, ids: Sequence[OrderId], after: int = 0) -> list[codec.Row]:
         if not ids:
             return []
         return self.connection.execute(
@@ -370,11 +370,6 @@ class Session:
     def _value(self, sql: str, *values: Any) -> Any:
         row = self.connection.execute(sql, values).fetchone()
         return row[0] if row else None
-
-
-def _recorded(row: Row) -> Recorded:
-    order_id, seq, at_ms, name, data = row
-    return Recorded(order_id, seq, at_ms, codec.decode(name, data))
 
 
 def _json(value: Any) -> str:

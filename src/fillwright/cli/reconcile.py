@@ -86,7 +86,7 @@ def meaning(result: Reconciliation) -> str:
 async def _judge(settings: Settings) -> Reconciliation:
     _check_schema(settings)
     clock = SystemClock()
-    store = open_store(
+    store = await open_store(
         settings.database_url,
         clock=clock,
         committed=lambda _: None,

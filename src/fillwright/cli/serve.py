@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import os
-import sqlite3
-from collections.abc import Callable
+import socket
 
 import click
 
 from fillwright import app
-from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
-from fillwright.core.errors import ChainUnavailable, StoreUnavailable
-from fillwright.settings import Settings, env_name
+from fillwright.cli.exits import EXIT_CODES, settings_or_fail
+from fillwright.cli.running import address_or_fail, run
+from fillwright.settings import env_name
 from fillwright.telemetry import configure_logs
 
 
@@ -25,8 +22,11 @@ from fillwright.telemetry import configure_logs
     metavar="URL",
     help="Where orders are kept. Overrides DATABASE_URL; sqlite:///fillwright.db if neither is set.",
 )
-def command(**options: str | None) -> None:
-    """Run the engine until it is told to stop.
+@click.option("--api-only", is_flag=True, help="Take orders, but leave their execution to `fillwright worker`.")
+@click.option("--reuse-port", is_flag=True, help="Share the port with other processes that are started likewise.")
+@click.option("--listener", type=int, hidden=True, help="The number of a listening socket that is already open.")
+def command(api_only: bool, reuse_port: bool, listener: int | None, **options: str | None) -> None:
+    """Run the engine until it is told to stop: the API, and a worker that executes orders.
 
     Settings are read from the environment and from .env in the working directory. Logs go to standard error, as
     JSON unless that is a terminal.
@@ -34,40 +34,6 @@ def command(**options: str | None) -> None:
     given = {env_name(name): value for name, value in options.items() if value is not None}
     settings = settings_or_fail({**os.environ, **given})
     configure_logs(settings.log_level, settings.log_format)
-    listening = False
-
-    def heard(_: int) -> None:
-        nonlocal listening
-        listening = True
-
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(app.serve(settings, heard))
-    except (StoreUnavailable, ChainUnavailable) as error:
-        if listening:
-            raise
-        raise Refused(str(error), error.code) from error
-    except (OSError, sqlite3.Error) as error:
-        if listening:
-            raise
-        raise Refused(_why_not(error, settings)) from error
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        return None
-    return uvloop.new_event_loop
-
-
-def _why_not(error: Exception, settings: Settings) -> str:
-    match getattr(error, "errno", None):
-        case errno.EADDRINUSE:
-            return f"port {settings.port} is already in use; set PORT or --port"
-        case errno.EACCES if settings.port < 1024:
-            return f"port {settings.port} may not be opened by this user; set PORT or --port"
-        case _ if isinstance(error, OSError) and error.filename is None:
-            return f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}; set HOST or --host"
-        case _:
-            return f"the engine cannot start: {error}"
+    # The port first: a start that fails because another engine has it must leave that engine's files alone.
+    with address_or_fail(settings, shared=reuse_port) if listener is None else socket.socket(fileno=listener) as open_:
+        run(lambda listening: app.serve(settings, open_, works=not api_only, listening=lambda _: listening()))

@@ -82,14 +82,33 @@ class Chain(Protocol):
 Listener: TypeAlias = Callable[[Sequence[Update]], None]
 
 
+def anything(_: OrderId) -> bool:
+    return True
+
+
 class Bus(Protocol):
     """Carries news of commits. It may lose some and holds no truth: listeners check `seq` and read the log."""
+
+    @property
+    def fault(self) -> str | None:
+        """Say what keeps the news of other processes from coming, None if nothing does."""
 
     def publish(self, updates: Sequence[Update]) -> None:
         """Tell every listener of one commit. Never blocks, never raises."""
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` for every commit from now on. Return the function that ends it."""
+    def subscribe(self, listener: Listener, wants: Callable[[OrderId], bool] = anything) -> Callable[[], None]:
+        """Call `listener` for every commit from now on. Return the function that ends it.
+
+        News from elsewhere of orders that it does not want may be spared.
+        """
+
+    def subscribe_wakes(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` whenever an order may have become due. Return the function that ends it."""
+
+    def start(self) -> None:
+        """Begin to exchange news with other processes, for those who have subscribed by now."""
+
+    async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,9 @@ class Store(Protocol):
         """Return one page of orders, newest first."""
 
     async def counts(self) -> QueueCounts: ...
+
+    async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
+        """Return the updates since then of up to `limit` orders, each order's own in order."""
 
     def scan(self) -> AsyncIterator[Order]:
         """Yield every order, oldest first."""

@@ -8,14 +8,12 @@ names is no longer the newest, and lets go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
-from fillwright.core.lifecycle import Accepted, AttemptFailed, Update
 from fillwright.core.order import OrderStatus
 from fillwright.core.ports import Bus, Claim, Clock, Store
 from fillwright.core.units import Millis, OrderId
@@ -42,7 +40,7 @@ class Worker:
     def __init__(self, store: Store, executor: Executor, bus: Bus, clock: Clock, settings: WorkerSettings) -> None:
         self._store = store
         self._executor = executor
-        self._bus = bus
+        self._leave = bus.subscribe_wakes(self._awake)
         self._clock = clock
         self._settings = settings
         self._in_hand: dict[OrderId, int] = {}
@@ -54,7 +52,6 @@ class Worker:
 
     async def run(self) -> None:
         """Work until `stop` is called, then finish what is in hand or give it back."""
-        unsubscribe = self._bus.subscribe(self._hear)
         renewing = asyncio.create_task(self._keep_leases())
         try:
             while not self._stopping:
@@ -62,7 +59,7 @@ class Worker:
                 await self._wait(await self._claim())
             await self._finish()
         finally:
-            unsubscribe()
+            self._leave()
             renewing.cancel()
             for drive in self._drives:
                 drive.cancel()
@@ -137,10 +134,6 @@ class Worker:
                 await self._store.release(unfinished)
             except StoreUnavailable as error:
                 self._log.error("worker.release_failed", reason=str(error))  # the leases run out by themselves
-
-    def _hear(self, updates: Sequence[Update]) -> None:
-        if any(isinstance(update.record.event, Accepted | AttemptFailed) for update in updates):
-            self._awake()
 
     def _awake(self) -> None:
         self._news = True

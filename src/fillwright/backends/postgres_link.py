@@ -1,0 +1,266 @@
+"""Connections to PostgreSQL that come back, and group commit over them.
+
+A statement ends in one of three ways, and they must not be mixed up. It worked. The server refused it: then its
+transaction was rolled back and nothing of it is there. Or the connection broke, or no answer came in time: then nobody
+knows, and the server may even still be at it. What is unknown is asked again on a new connection, with statements that
+wait for whoever is still at it and do nothing where it is already done, and the answer is read from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import asyncpg
+import structlog
+
+from fillwright.core.errors import StoreUnavailable
+from fillwright.core.units import Millis
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+T = TypeVar("T")
+
+SCHEMA: Final = "fillwright"
+BATCH_MAX: Final = 250
+PAUSE_S: Final = 0.05  # before the second try, doubled before each further one
+PAUSE_S_MAX: Final = 1.0
+ANSWER_S: Final = 2.0  # how much longer than the server's own limit we wait for its answer
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# Nobody knows what became of the statement.
+UNKNOWN: Final = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.AdminShutdownError,
+    asyncpg.exceptions.CrashShutdownError,
+    asyncpg.exceptions.IdleSessionTimeoutError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+# The server cannot take us now, but may soon.
+NOT_NOW: Final = (
+    asyncpg.exceptions.CannotConnectNowError,
+    asyncpg.exceptions.TooManyConnectionsError,
+    asyncpg.PostgresConnectionError,
+    OSError,
+    TimeoutError,
+)
+# Rolled back because of others: the same again may work.
+ROLLED_BACK: Final = (asyncpg.exceptions.TransactionRollbackError,)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """`timeout_ms` bounds each statement, `patience_ms` how long a lost connection is sought before we give up."""
+
+    writers: int = 2
+    readers: int = 2
+    timeout_ms: Millis = 5_000
+    patience_ms: Millis = 5_000
+
+
+async def connect(url: str, settings: PostgresSettings, **server_settings: str) -> Connection:
+    """Return a new connection, set up as the engine needs it."""
+    return await asyncpg.connect(
+        url,
+        timeout=settings.patience_ms / 1000,
+        command_timeout=settings.timeout_ms / 1000 + ANSWER_S,
+        server_settings={
+            "application_name": "fillwright",
+            "search_path": SCHEMA,
+            "synchronous_commit": "on",  # whatever is the default there: what we call durable is durable
+            "statement_timeout": str(settings.timeout_ms),
+            "jit": "off",
+            **server_settings,
+        },
+    )
+
+
+class Link:
+    """One connection for writing, opened when it is first needed and again when it broke."""
+
+    def __init__(self, url: str, settings: PostgresSettings) -> None:
+        self._url = url
+        self._settings = settings
+        self._connection: Connection | None = None
+
+    async def get(self) -> Connection:
+        """Return the connection, and open it if need be. Raise what asyncpg raises if that fails."""
+        if self._connection is None or self._connection.is_closed():
+            # Our statements never change, and neither does the best way to execute them.
+            self._connection = await connect(self._url, self._settings, plan_cache_mode="force_generic_plan")
+        return self._connection
+
+    def drop(self) -> None:
+        """Let go of a connection that cannot be trusted any more."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        if self._connection is not None and not self._connection.is_closed():
+            await self._connection.close(timeout=ANSWER_S)
+
+
+async def persist(link: Link, statement: Callable[[Connection, bool], Awaitable[T]], patience_ms: Millis) -> T:
+    """Return what `statement` returns, on a new connection after each break, for as long as patience lasts.
+
+    It is told whether an earlier try may have been carried out. Raise StoreUnavailable when patience is over, saying
+    whether that is so, and what asyncpg raises if the server refuses.
+    """
+    loop = asyncio.get_running_loop()
+    until, pause_s, perhaps_done = loop.time() + patience_ms / 1000, PAUSE_S, False
+    while True:
+        sent = False
+        try:
+            connection = await link.get()
+            sent = True
+            return await statement(connection, perhaps_done)
+        except ValueError:  # also asyncpg's own for an argument that it cannot encode: nothing was sent
+            raise
+        except ROLLED_BACK as error:
+            failure: Exception = error
+        except UNKNOWN + NOT_NOW as error:
+            failure, perhaps_done = error, perhaps_done or sent
+            link.drop()
+        if loop.time() + pause_s > until:
+            raise StoreUnavailable(_words(failure, perhaps_done)) from failure
+        structlog.get_logger().warning("store.trying_again", reason=reason(failure), unknown=perhaps_done)
+        await asyncio.sleep(pause_s)
+        pause_s = min(PAUSE_S_MAX, pause_s * 2)
+
+
+class Lane(Generic[Item, Result]):
+    """Group commit by natural batching: what gathers while one statement is under way is the next statement.
+
+    `write` carries out a batch and returns the outcome of each item, or the error to raise for it. It is told whether
+    an earlier try at the same batch may have been carried out. Items with the same `key` are never under way at the
+    same time, so that one can see what became of the one before it.
+    """
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        write: Callable[[Connection, Sequence[Item], bool], Awaitable[Sequence[Result | Exception]]],
+        key: Callable[[Item], Hashable],
+        patience_ms: Millis,
+    ) -> None:
+        self._free = list(links)
+        self._links = tuple(links)
+        self._write = write
+        self._key = key
+        self._patience_ms = patience_ms
+        self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._under_way: dict[Hashable, asyncio.Future[Result]] = {}
+        self._batches: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
+        self._called = False
+        self._closed = False
+
+    def run(self, item: Item) -> asyncio.Future[Result]:
+        """Return a future of the item's outcome, done once that is durable. Raise StoreUnavailable once closed."""
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._gathering.append((item, future))
+        if self._free and not self._called:
+            self._called = True
+            self._loop.call_soon(self._begin)
+        return future
+
+    def pending(self, key: Hashable) -> asyncio.Future[Result] | None:
+        """Return the future of the item with this key whose batch is under way, if there is one."""
+        return self._under_way.get(key)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the connections."""
+        self._closed = True
+        while self._batches or self._gathering:
+            await asyncio.wait(self._batches)
+        for link in self._links:
+            await link.close()
+
+    def _begin(self) -> None:
+        self._called = False
+        while self._free and (batch := self._next_batch()):
+            self._under_way.update((key, future) for key, (_, future) in batch.items())
+            task = self._loop.create_task(self._carry_out(self._free.pop(), batch))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    def _next_batch(self) -> dict[Hashable, tuple[Item, asyncio.Future[Result]]]:
+        batch: dict[Hashable, tuple[Item, asyncio.Future[Result]]] = {}
+        left: list[tuple[Item, asyncio.Future[Result]]] = []
+        for entry in self._gathering:
+            key = self._key(entry[0])
+            if len(batch) >= BATCH_MAX or key in batch or key in self._under_way:
+                left.append(entry)
+            else:
+                batch[key] = entry
+        self._gathering = left
+        return batch
+
+    async def _carry_out(self, link: Link, batch: dict[Hashable, tuple[Item, asyncio.Future[Result]]]) -> None:
+        items = [item for item, _ in batch.values()]
+        try:
+            outcomes = await self._outcomes(link, items)
+        finally:
+            for key in batch:
+                del self._under_way[key]
+            self._free.append(link)
+        for (_, future), outcome in zip(batch.values(), outcomes, strict=True):
+            if future.cancelled():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+        if self._gathering:
+            self._begin()
+
+    async def _outcomes(
+        self, link: Link, items: Sequence[Item], perhaps_done: bool = False
+    ) -> Sequence[Result | Exception]:
+        async def write(connection: Connection, unknown: bool) -> Sequence[Result | Exception]:
+            nonlocal perhaps_done
+            perhaps_done = perhaps_done or unknown
+            return await self._write(connection, items, perhaps_done)
+
+        try:
+            return await persist(link, write, self._patience_ms)
+        except StoreUnavailable as error:
+            return [error] * len(items)
+        except Exception as error:
+            if len(items) == 1:
+                return [_unavailable(error)]
+            # One of them is at fault, and must not cost the others theirs.
+            return [outcome for item in items for outcome in await self._outcomes(link, [item], perhaps_done)]
+
+
+def _unavailable(error: Exception) -> StoreUnavailable:
+    failure = StoreUnavailable(f"the write failed: {reason(error)}")
+    failure.__cause__ = error
+    return failure
+
+
+def _words(error: Exception, perhaps_done: bool) -> str:
+    if perhaps_done:
+        return f"the database does not answer, and whether the write was carried out is not known: {reason(error)}"
+    return f"the database does not answer: {reason(error)}"
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's message; some have none."""
+    return str(error) or type(error).__name__
+
+
+def explain(error: BaseException) -> StoreUnavailable:
+    """Return a failed read as our error."""
+    failure = StoreUnavailable(f"the database does not answer: {reason(error)}")
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,175 @@
+"""The statements of the PostgreSQL store. Each batch is one of them, and each is a transaction of its own.
+
+Who locks what, and in which order, so that no two statements can wait for each other: rows of `queue` that a statement
+changes are locked first, in the order of their ids; keys of `events` come after. A claim and a renewal never wait for a
+row of `queue`: they pass over what is locked. New orders are inserted in the order of their client order ids.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# $1 ids, $2 client order ids, $3 $4 mints, $5 expiries, $6 times, $7 event types, $8 event data, $9 capacity, $10 shard
+ACCEPT: Final = """
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
+        $8::text[]) AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data)
+), room AS (
+    SELECT $9::bigint - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
+), new_orders AS (
+    INSERT INTO orders (id, client_order_id, mint_in, mint_out)
+    SELECT id, client_order_id, mint_in, mint_out FROM given
+    ORDER BY client_order_id, id LIMIT (SELECT greatest(0, orders) FROM room)
+    ON CONFLICT DO NOTHING RETURNING id
+), first_events AS (
+    INSERT INTO events (order_id, seq, at_ms, type, data)
+    SELECT id, 1, at_ms, type, data FROM given JOIN new_orders USING (id)
+), queued AS (
+    INSERT INTO queue (order_id, due_at_ms, expires_at_ms)
+    SELECT id, at_ms, expires_at_ms FROM given JOIN new_orders USING (id)
+), counted AS (
+    INSERT INTO tally (status, shard, orders) SELECT 'accepted', $10::int, count(*) FROM new_orders HAVING count(*) > 0
+    ON CONFLICT (status, shard) DO UPDATE SET orders = tally.orders + excluded.orders
+)
+SELECT id FROM new_orders
+"""
+
+KNOWN: Final = "SELECT id, client_order_id FROM orders WHERE id = ANY($1::text[]) OR client_order_id = ANY($2::text[])"
+
+# $1 order ids, $2 seqs, $3 times, $4 types, $5 data, $6 signatures, $7 leases, $8 outcomes, $9 due times,
+# $10 the orders whose row in `queue` changes, $11 shard
+APPEND: Final = """
+WITH given AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
+        $9::bigint[]) AS g (order_id, seq, at_ms, type, data, signature, lease, outcome, due_at_ms)
+), locked AS MATERIALIZED (
+    SELECT order_id FROM queue WHERE order_id = ANY($10::text[]) ORDER BY order_id FOR UPDATE
+), admitted AS MATERIALIZED (
+    SELECT g.* FROM given g JOIN queue q ON q.order_id = g.order_id AND (g.lease IS NULL OR g.lease = q.lease)
+    WHERE (SELECT count(*) FROM locked) >= 0
+        AND EXISTS (SELECT FROM events e WHERE e.order_id = g.order_id AND e.seq = g.seq - 1)
+), appended AS (
+    INSERT INTO events (order_id, seq, at_ms, type, data, signature)
+    SELECT order_id, seq, at_ms, type, data, signature FROM admitted ORDER BY order_id
+    ON CONFLICT DO NOTHING RETURNING order_id
+), settled AS MATERIALIZED (
+    SELECT a.order_id, a.outcome, a.due_at_ms FROM admitted a JOIN appended USING (order_id)
+    WHERE a.outcome IS NOT NULL OR a.due_at_ms IS NOT NULL
+), gone AS (
+    DELETE FROM queue q USING settled s WHERE s.outcome IS NOT NULL AND q.order_id = s.order_id
+), resting AS (
+    UPDATE queue q SET due_at_ms = s.due_at_ms, leased_by = NULL FROM settled s
+    WHERE s.outcome IS NULL AND q.order_id = s.order_id
+), ended AS (
+    INSERT INTO outcomes (outcome, order_id) SELECT outcome, order_id FROM settled WHERE outcome IS NOT NULL
+), counted AS (
+    INSERT INTO tally (status, shard, orders)
+    SELECT outcome, $11::int, count(*) FROM settled WHERE outcome IS NOT NULL GROUP BY outcome ORDER BY outcome
+    ON CONFLICT (status, shard) DO UPDATE SET orders = tally.orders + excluded.orders
+)
+SELECT order_id FROM appended
+"""
+
+# What is in the way of events that were not appended. $1 order ids, $2 seqs, $3 signatures
+OBSTACLES: Final = """
+SELECT g.order_id, q.lease, e.at_ms, e.type, e.data,
+    (SELECT max(seq) FROM events WHERE order_id = g.order_id) AS last_seq,
+    EXISTS (SELECT FROM events WHERE signature = g.signature) AS signature_known
+FROM unnest($1::text[], $2::int[], $3::text[]) AS g (order_id, seq, signature)
+LEFT JOIN queue q USING (order_id)
+LEFT JOIN events e ON e.order_id = g.order_id AND e.seq = g.seq
+"""
+
+# $1 worker, $2 now, $3 since when begun orders may be due, $4 since when fresh ones may, $5 how many orders at most,
+# $6 how many fresh ones at most, $7 end of the lease, $8 $9 type and data of the first attempt's event,
+# $10 the earliest time that counts as the next one for fresh orders
+CLAIM: Final = """
+WITH resumed AS MATERIALIZED (
+    SELECT order_id FROM queue WHERE begun AND due_at_ms BETWEEN $3::bigint AND $2::bigint
+    ORDER BY due_at_ms LIMIT $5::bigint FOR UPDATE SKIP LOCKED
+), expired AS MATERIALIZED (
+    SELECT order_id FROM queue WHERE expires_at_ms <= $2 AND NOT begun LIMIT 100 FOR UPDATE SKIP LOCKED
+), fresh AS MATERIALIZED (
+    SELECT order_id FROM queue
+    WHERE NOT begun AND due_at_ms BETWEEN $4::bigint AND $2 AND coalesce(expires_at_ms > $2, true)
+    ORDER BY due_at_ms, order_id LIMIT (SELECT greatest(0, least($5 - count(*), $6::bigint)) FROM resumed)
+    FOR UPDATE SKIP LOCKED
+), taken AS (
+    UPDATE queue q SET lease = q.lease + 1, leased_by = $1::text, due_at_ms = $7::bigint, begun = true
+    FROM (
+        SELECT order_id, false AS is_fresh FROM resumed UNION ALL SELECT order_id, false FROM expired
+        UNION ALL SELECT order_id, true FROM fresh
+    ) p WHERE q.order_id = p.order_id
+    RETURNING q.order_id, q.lease, p.is_fresh
+), started AS (
+    INSERT INTO events (order_id, seq, at_ms, type, data) SELECT order_id, 2, $2, $8::text, $9::text FROM fresh
+), counted AS (
+    INSERT INTO starts (at_ms, orders) SELECT $2, count(*) FROM fresh HAVING count(*) > 0
+), next AS (
+    SELECT least(
+        (SELECT min(due_at_ms) FROM queue WHERE begun AND due_at_ms > $2),
+        (SELECT min(expires_at_ms) FROM queue WHERE NOT begun AND expires_at_ms > $2)
+    ) AS at_ms, (SELECT min(due_at_ms) FROM queue WHERE NOT begun AND due_at_ms >= $10::bigint) AS fresh_at_ms
+)
+SELECT n.at_ms AS next_at_ms, n.fresh_at_ms, t.order_id, t.lease, t.is_fresh, e.seq, e.at_ms, e.type, e.data
+FROM next n LEFT JOIN (taken t JOIN events e USING (order_id)) ON true
+ORDER BY t.order_id, e.seq
+"""
+
+# One claim at a time looks at the rate limit, and what it sees is what the one before it has committed.
+LOCK_STARTS: Final = "SELECT pg_advisory_xact_lock(hashtext('fillwright.starts'))"
+
+# $1 $2 the window
+STARTS: Final = (
+    "SELECT coalesce(sum(orders), 0)::bigint AS orders, min(at_ms) AS oldest_at_ms"
+    " FROM starts WHERE at_ms BETWEEN $1::bigint AND $2::bigint"
+)
+
+# $1 since when, $2 until when starts still count
+FORGET_STARTS: Final = "DELETE FROM starts WHERE at_ms NOT BETWEEN $1::bigint AND $2::bigint"
+
+# The earliest due times there are: what was due before has gone, and its traces in the index need not be passed again.
+FLOORS: Final = """
+SELECT (SELECT min(due_at_ms) FROM queue WHERE begun) AS begun_at_ms,
+    (SELECT min(due_at_ms) FROM queue WHERE NOT begun) AS fresh_at_ms
+"""
+
+# $1 order ids, $2 leases, $3 due time, $4 whether they are given back. A row that is locked is being taken or settled.
+MOVE_LEASES: Final = """
+WITH held AS MATERIALIZED (
+    SELECT q.order_id FROM queue q
+    JOIN unnest($1::text[], $2::int[]) AS g (order_id, lease) ON g.order_id = q.order_id AND g.lease = q.lease
+    WHERE q.leased_by IS NOT NULL FOR UPDATE OF q SKIP LOCKED
+)
+UPDATE queue q SET due_at_ms = $3::bigint, leased_by = CASE WHEN $4::boolean THEN NULL ELSE leased_by END
+FROM held WHERE q.order_id = held.order_id
+"""
+
+# $1 order ids, $2 the seq of each behind which to begin
+HISTORY: Final = """
+SELECT e.order_id, e.seq, e.at_ms, e.type, e.data
+FROM unnest($1::text[], $2::int[]) AS g (order_id, after) JOIN events e ON e.order_id = g.order_id AND e.seq > g.after
+ORDER BY e.order_id, e.seq
+"""
+
+LOGS: Final = (
+    "SELECT order_id, seq, at_ms, type, data FROM events WHERE order_id = ANY($1::text[]) ORDER BY order_id, seq"
+)
+
+# $1 since when, $2 how many at most
+CHANGED: Final = "SELECT DISTINCT order_id FROM events WHERE at_ms >= $1::bigint LIMIT $2::bigint"
+
+# $1 now, $2 whether the rate limit is used up
+COUNTS: Final = """
+SELECT count(*) FILTER (WHERE due_at_ms > $1::bigint AND leased_by IS NOT NULL) AS active,
+    count(*) FILTER (WHERE (due_at_ms > $1 AND leased_by IS NULL) OR ($2::boolean AND NOT begun)) AS delayed,
+    count(*) AS open
+FROM queue
+"""
+
+TALLY: Final = "SELECT status, sum(orders)::bigint AS orders FROM tally GROUP BY status"
+
+PIN: Final = "INSERT INTO pins (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+PINNED: Final = "SELECT value FROM pins WHERE name = $1"
+
+IDS_AFTER: Final = "SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2"

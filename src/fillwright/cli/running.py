@@ -1,0 +1,62 @@
+"""How a command runs a part of the engine until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import sqlite3
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fillwright import app
+from fillwright.cli.exits import Refused
+from fillwright.core.errors import ChainUnavailable, StoreUnavailable
+from fillwright.settings import Settings
+
+
+def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
+    """Run a part to its end; it calls what it is given once it works. Raise Refused if it cannot start."""
+    started = False
+
+    def heard() -> None:
+        nonlocal started
+        started = True
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(part(heard))
+    except (StoreUnavailable, ChainUnavailable) as error:
+        if started:
+            raise
+        raise Refused(str(error), error.code) from error
+    except (OSError, sqlite3.Error) as error:
+        if started:
+            raise
+        raise Refused(f"the engine cannot start: {error}") from error
+
+
+def address_or_fail(settings: Settings, *, shared: bool = False) -> socket.socket:
+    """Return a socket that listens where the settings say. Raise Refused if it cannot be had."""
+    try:
+        return app.listen(settings.host, settings.port, shared=shared)
+    except OSError as error:
+        raise Refused(_why_not(error, settings)) from error
+
+
+def _why_not(error: OSError, settings: Settings) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {settings.port} is already in use; set PORT or --port"
+        case errno.EACCES if settings.port < 1024:
+            return f"port {settings.port} may not be opened by this user; set PORT or --port"
+        case _:
+            return f"cannot listen on {settings.host}, port {settings.port}: {error.strerror}; set HOST or --host"
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop

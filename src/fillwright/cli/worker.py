@@ -1,0 +1,24 @@
+"""`fillwright worker`."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fillwright import app
+from fillwright.cli.exits import EXIT_CODES, settings_or_fail
+from fillwright.cli.running import run
+from fillwright.telemetry import configure_logs
+
+
+@click.command(epilog=EXIT_CODES)
+def command() -> None:
+    """Execute orders that other processes take, until told to stop.
+
+    Any number of workers may share a database. Each works on QUEUE_CONCURRENCY orders at the same time; the limit on
+    orders begun in a minute, QUEUE_RATE_LIMIT, holds over all of them.
+    """
+    settings = settings_or_fail(os.environ)
+    configure_logs(settings.log_level, settings.log_format)
+    run(lambda working: app.work(settings, working))
