@@ -82,6 +82,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         " in answers; empty: as the request came.",
         "trusted_proxies": "Peers, separated by commas, whose `X-Forwarded-Proto` and `-Host` headers are believed.",
         "body_max_bytes": "Largest request body and WebSocket message.",
+        "fast_lane": "Whether POSTs of orders are answered past the ASGI layer: the same answers at less cost.",
         "stream_backlog_max": "Updates that a stream's client may be behind before it is closed.",
         "stream_connections_max": "Streams open at the same time.",
     },

@@ -153,6 +153,7 @@ def open_api(parts: Parts) -> Api:
         settings.body_max_bytes,
         settings.public_url,
         frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
+        settings.fast_lane == "on",
     )
     http = HttpApi(
         parts.store, parts.bus, parts.intake, streams, stream_api, TokenRegistry(), parts.clock, http_settings
@@ -239,6 +240,7 @@ class Server(uvicorn.Server):
                 port=settings.port,
                 http=HttpProtocol,
                 ws=WebSocketProtocol,
+                interface="asgi3",
                 ws_max_size=settings.body_max_bytes,
                 ws_per_message_deflate=False,
                 lifespan="off",

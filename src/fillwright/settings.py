@@ -65,6 +65,7 @@ class Settings:
     postgres_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 5_000
     postgres_patience_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 5_000
     body_max_bytes: Positive = 16_384
+    fast_lane: Literal["on", "off"] = "on"
     stream_backlog_max: Positive = 1_000
     stream_connections_max: Positive = 10_000
 

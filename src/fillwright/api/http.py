@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from fillwright import __version__
 from fillwright.api import openapi, wire
 from fillwright.api.feed import Streams
+from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer
 from fillwright.api.stream import StreamApi
 from fillwright.core.errors import (
     FillwrightError,
@@ -38,8 +39,6 @@ from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import OrderId, is_order_id
 
 PAGE_MAX: Final = 200
-EXECUTE: Final = "/api/orders/execute"
-EVENT_STREAM: Final = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class HttpSettings:
     body_max_bytes: int
     public_url: str = ""
     trusted_proxies: frozenset[str] = frozenset()
+    fast_lane: bool = True
 
 
 class HttpApi:
@@ -74,6 +74,7 @@ class HttpApi:
         self._tokens = tokens
         self._clock = clock
         self._settings = settings
+        self.fast_lane_max_bytes = settings.body_max_bytes if settings.fast_lane else 0
         self._started = time.monotonic()
 
     def routes(self) -> list[BaseRoute]:
@@ -101,28 +102,38 @@ class HttpApi:
 
     async def execute(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take an order. Plain ASGI, past the router: this is the one route whose cost is the engine's throughput."""
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        if EVENT_STREAM.encode() not in _header(scope, b"accept"):
+            status, headers, body = await self.answer(scope, receive)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+            return
         try:
-            if EVENT_STREAM.encode() in headers.get(b"accept", b""):
-                with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
-                    order, _ = await self._submit(scope, headers, receive)
-                    await self._stream_api.send_events(order.id, 0, scope, receive, send)
-                return
-            order, created = await self._submit(scope, headers, receive)
-            answer = wire.encode(self._accepted(scope, order, created))
+            with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
+                order, _ = await self._submit(scope, receive)
+                await self._stream_api.send_events(order.id, 0, scope, receive, send)
         except FillwrightError as error:
             await _problem(error)(scope, receive, send)
-            return
         except Exception as error:
             await _fault(error)(scope, receive, send)
-            return
-        answer_headers = [
-            (b"location", f"/api/orders/{order.id}".encode()),
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """Take an order, and return the response to its POST: status, headers, body.
+
+        Of the scope, only its headers, scheme and client are looked at.
+        """
+        try:
+            order, created = await self._submit(scope, receive)
+            body = wire.encode(self._accepted(scope, order, created))
+        except FillwrightError as error:
+            return _as_answer(_problem(error))
+        except Exception as error:
+            return _as_answer(_fault(error))
+        headers = [
+            (b"location", b"/api/orders/" + order.id.encode()),
             (b"content-type", b"application/json"),
-            (b"content-length", str(len(answer)).encode()),
+            (b"content-length", str(len(body)).encode()),
         ]
-        await send({"type": "http.response.start", "status": 201 if created else 200, "headers": answer_headers})
-        await send({"type": "http.response.body", "body": answer})
+        return 201 if created else 200, headers, body
 
     async def execute_stream(self, websocket: WebSocket) -> None:
         order_id = websocket.query_params.get("orderId")
@@ -252,8 +263,8 @@ class HttpApi:
             raise OrderNotFound(f"there is no order {order_id}")
         return replay(records)
 
-    async def _submit(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> tuple[Order, bool]:
-        body = await self._json_body(headers.get(b"content-type", b""), receive)
+    async def _submit(self, scope: Scope, receive: Receive) -> tuple[Order, bool]:
+        body = await self._json_body(_header(scope, b"content-type"), receive)
         keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
         if len(keys) > 1:
             raise InvalidRequest("there is more than one Idempotency-Key header")
@@ -288,11 +299,10 @@ class HttpApi:
     def _websocket_base(self, scope: Scope) -> str:
         if self._settings.public_url:
             return "ws" + self._settings.public_url.removeprefix("http").rstrip("/")
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        scheme, host = scope["scheme"], headers.get(b"host", b"localhost").decode("latin-1")
+        scheme, host = scope["scheme"], (_header(scope, b"host") or b"localhost").decode("latin-1")
         if scope["client"] is not None and scope["client"][0] in self._settings.trusted_proxies:
-            scheme = headers.get(b"x-forwarded-proto", scheme.encode()).decode("latin-1").partition(",")[0].strip()
-            host = headers.get(b"x-forwarded-host", host.encode("latin-1")).decode("latin-1").partition(",")[0].strip()
+            scheme = _forwarded(scope, b"x-forwarded-proto") or scheme
+            host = _forwarded(scope, b"x-forwarded-host") or host
         return f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{host}"
 
     def _alive(self, status: str) -> wire.Json:
@@ -303,20 +313,43 @@ class HttpApi:
         }
 
 
-def application(api: HttpApi) -> ASGIApp:
+class Application:
+    """What the server calls: the hot route past the router, or, past ASGI, `answer` (see `protocol`)."""
+
+    def __init__(self, api: HttpApi, router: ASGIApp) -> None:
+        self.answer = api.answer
+        self.fast_lane_max_bytes = api.fast_lane_max_bytes
+        self._execute = api.execute
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == EXECUTE and scope["method"] == "POST":
+            await self._execute(scope, receive, send)
+        else:
+            await self._router(scope, receive, send)
+
+
+def application(api: HttpApi) -> Application:
     """Return the ASGI application: the routes, and every error as a problem with a code."""
     router = Starlette(
         routes=api.routes(),
         exception_handlers={FillwrightError: _on_problem, HTTPException: _on_http_problem, Exception: _on_fault},
     )
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == EXECUTE and scope["method"] == "POST":
-            await api.execute(scope, receive, send)
-        else:
-            await router(scope, receive, send)
+    return Application(api, router)
 
-    return app
+
+def _header(scope: Scope, name: bytes) -> bytes:
+    """Return the header's last value, empty if there is none."""
+    found = b""
+    for key, value in scope["headers"]:
+        if key == name:
+            found = value
+    return found
+
+
+def _forwarded(scope: Scope, name: bytes) -> str:
+    return _header(scope, name).decode("latin-1").partition(",")[0].strip()
 
 
 def reply(
@@ -355,6 +388,10 @@ def _problem(error: FillwrightError) -> Response:
 def _fault(error: Exception) -> Response:
     structlog.get_logger().error("http.fault", exc_info=error)
     return _problem(InternalError("the engine has a fault; its log says more"))
+
+
+def _as_answer(response: Response) -> Answer:
+    return response.status_code, response.raw_headers, bytes(response.body)
 
 
 def _order_id(text: str) -> OrderId:

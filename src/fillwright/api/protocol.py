@@ -2,26 +2,64 @@
 
 - Only a GET can become a WebSocket (RFC 6455, 4.1). A request that asks for an upgrade which it cannot have is answered
   as if it had not asked (RFC 9110, 7.8): a POST is a POST, body and all.
+- POSTs of orders have a fast lane: the whole request is at hand when it has been parsed, so its answer is asked for
+  directly and written at once, without scope, events and messages in between. What is out of the ordinary about a
+  request (no length, too long, a stream asked for, an upgrade, others before it on the connection) goes the usual way,
+  and `FILLWRIGHT_FAST_LANE=off` sends all of them there; the tests run over both.
 - Closing does not wait for a client that does not read: the close frame follows what is already buffered, and the
   connection is dropped if the client has not taken it in time. A plain HTTP response can be dropped likewise.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Receive, Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 LINGER_S: Final = 10
+EXECUTE: Final = "/api/orders/execute"
+EXECUTE_URL: Final = EXECUTE.encode()
+EVENT_STREAM: Final = "text/event-stream"
+OUT_OF_THE_ORDINARY: Final = frozenset({b"expect", b"upgrade", b"transfer-encoding", b"content-encoding"})
 ABORT: Final = "fillwright.abort"  # in a request's scope: drops its connection, whatever is still unsent
+
+
+Answer: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]  # status, headers, body
+
+
+class HasFastLane(Protocol):
+    """The application. Bodies up to `fast_lane_max_bytes` may take the fast lane; 0 closes it."""
+
+    fast_lane_max_bytes: int
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer: ...
+
+
+class _Cycle:
+    """A request in the fast lane, as far as uvicorn looks at it."""
+
+    __slots__ = ("body", "disconnected", "keep_alive", "message_event", "more_body", "response_complete")
+
+    def __init__(self, keep_alive: bool) -> None:
+        self.body = bytearray()
+        self.more_body = True
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+        self.message_event = self
+
+    def set(self) -> None:
+        """Nobody waits: stands in for an event."""
 
 
 class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -36,12 +74,61 @@ class HttpProtocol(HttpToolsProtocol):
             self.send_400_response("Invalid HTTP request received.")
 
     def on_headers_complete(self) -> None:
+        if self.url == EXECUTE_URL and self._may_take_the_fast_lane():
+            self.cycle = cast("Any", _Cycle(self.parser.should_keep_alive()))
+            return
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers.extend(headers)
+        self.scope["extensions"] = {ABORT: {"abort": self.transport.abort}}
         if not self._vain_upgrade():
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        if not self._vain_upgrade():
+        cycle = cast("object", self.cycle)
+        if isinstance(cycle, _Cycle) and cycle.more_body:
+            cycle.more_body = False
+            task = self.loop.create_task(self._answer(cycle, self.headers))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+        elif not self._vain_upgrade():
             super().on_message_complete()
+
+    def _may_take_the_fast_lane(self) -> bool:
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        if self.cycle and not self.cycle.response_complete:
+            return False
+        length = None
+        for name, value in self.headers:
+            if name in OUT_OF_THE_ORDINARY or (name == b"accept" and EVENT_STREAM.encode() in value):
+                return False
+            if name == b"content-length":
+                length = value
+        return length is not None and length.isdigit() and 0 < int(length) <= self._application.fast_lane_max_bytes
+
+    async def _answer(self, cycle: _Cycle, request_headers: list[tuple[bytes, bytes]]) -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": bytes(cycle.body)}
+
+        scope = {"headers": request_headers, "scheme": self.scheme, "client": self.client}
+        status, headers, body = await self._application.answer(scope, receive)
+        if cycle.disconnected:
+            return
+        lines = [STATUS_LINE[status]]
+        for name, value in headers:
+            lines += [name, b": ", value, b"\r\n"]
+        lines += [b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n", body]
+        self.transport.write(b"".join(lines))
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    @property
+    def _application(self) -> HasFastLane:
+        return cast("HasFastLane", self.app)
 
     def _should_upgrade(self) -> bool:
         return self.parser.get_method() == b"GET" and super()._should_upgrade()

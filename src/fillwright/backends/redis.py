@@ -32,6 +32,7 @@ from fillwright.core.units import Millis, OrderId
 ENVELOPE_MAX: Final = 500
 BACKLOG_MAX: Final = 20_000  # updates that wait to be sent; more are dropped, and the others read them from the log
 ANSWER_S: Final = 1.5
+COUNT_S: Final = 1.0
 SILENCE_S: Final = 1.0  # after so long without a word from the server we ask whether it is still there
 PAUSE_S: Final = 0.25
 NOT_YET: Final = "not connected yet"
@@ -81,6 +82,8 @@ class RedisBus:
         self._wake_listeners: list[Callable[[], None]] = []
         self._outgoing: list[Update] = []
         self._wake_others = False
+        self._others: dict[str, bool] = {self._news_channel: True, self._wake_channel: True}
+        self._counted_s = 0.0
         self._to_send = asyncio.Event()
         self._faults: dict[str, str] = {"sending": NOT_YET, "receiving": NOT_YET}
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,31 +129,34 @@ class RedisBus:
         return end
 
     def _forward(self, updates: Sequence[Update]) -> None:
-        if len(self._outgoing) < BACKLOG_MAX:
+        if self._others[self._news_channel] and len(self._outgoing) < BACKLOG_MAX:
             self._outgoing.extend(updates)
-        self._wake_others = self._wake_others or wakes(updates)
-        self._to_send.set()
+        if self._others[self._wake_channel] and not self._wake_others:
+            self._wake_others = wakes(updates)
+        if self._outgoing or self._wake_others:
+            self._to_send.set()
 
     async def _keep_sending(self) -> None:
         while True:
             try:
-                await self._redis.ping()
-                self._well("sending")
                 while True:
                     await self._send()
+                    self._well("sending")
             except (RedisError, OSError, TimeoutError) as error:
                 self._ill("sending", error)
                 self._outgoing.clear()  # by the time that it would arrive, everybody has read it from the log
                 await asyncio.sleep(PAUSE_S)
 
     async def _send(self) -> None:
-        if not self._to_send.is_set():
-            try:
-                async with asyncio.timeout(SILENCE_S):
+        """Send what has gathered; once a second, count who listens."""
+        loop = asyncio.get_running_loop()
+        if (wait_s := self._counted_s + COUNT_S - loop.time()) <= 0:
+            await self._count_others()
+            self._counted_s = loop.time()
+        elif not self._to_send.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
                     await self._to_send.wait()
-            except TimeoutError:
-                await self._redis.ping()
-                return
         self._to_send.clear()
         updates, self._outgoing = self._outgoing, []
         wake_others, self._wake_others = self._wake_others, False
@@ -159,7 +165,15 @@ class RedisBus:
             pipeline.publish(self._news_channel, self._pack(updates[at : at + ENVELOPE_MAX]))
         if wake_others:
             pipeline.publish(self._wake_channel, self._sender)
-        await pipeline.execute()
+        if len(pipeline):
+            await pipeline.execute()
+
+    async def _count_others(self) -> None:
+        """Learn whether anybody else listens: nobody need pack what nobody unpacks."""
+        for channel, count in await self._redis.pubsub_numsub(self._news_channel, self._wake_channel):
+            name = channel.decode() if isinstance(channel, bytes) else channel
+            here = bool(self._listeners if name == self._news_channel else self._wake_listeners)
+            self._others[name] = count > here
 
     def _pack(self, updates: Sequence[Update]) -> bytes:
         frames = []

@@ -12,7 +12,6 @@ The ledger is a database of its own, never the engine's, and several processes m
 from __future__ import annotations
 
 import contextlib
-import json
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -20,6 +19,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
 from uuid import uuid4
+
+import msgspec
 
 from fillwright.core.errors import ChainUnavailable, ExecutionError, SlippageExceeded, TransactionReverted
 from fillwright.core.order import Fill, Order, SignedTransaction
@@ -33,6 +34,7 @@ BLOCKHASH_BLOCKS: Final = 150
 FINALIZED_BLOCKS: Final = 32
 FIRST_HEIGHT: Final = 250_000_000
 FEE_LAMPORTS: Final = 5_000
+PACE_MS: Final = 100  # how long after another process has changed the pace of the blocks we may learn of it
 LOCK_S: Final = 0.5  # the ledger is asked on the event loop: better no answer than a long wait
 
 # Amounts are text: a u64 does not fit SQLite's signed integer.
@@ -64,6 +66,22 @@ class ChainSettings:
     reply_lost_rate: float = 0.0
 
 
+class Memo(msgspec.Struct, frozen=True):
+    """What a transaction says of itself. `limit` is `min_out` in words."""
+
+    order: OrderId
+    attempt: int
+    pool: str
+    in_amount: BaseUnits
+    quoted_out: BaseUnits
+    min_out: BaseUnits
+    limit: str
+    last_valid: int
+
+
+_memos: Final = msgspec.json.Decoder(Memo)
+
+
 class Ledger:
     """The chain's own record, in the file at `path` (":memory:" for one that ends with this object).
 
@@ -82,31 +100,35 @@ class Ledger:
             raise ChainUnavailable(f"cannot open the chain's record at {path}: {error}") from error
         self._clock = clock
         self._version = self._ask("PRAGMA data_version")[0][0]
+        self._looked_ms = clock.now_ms()
         pace = None if speed is None else max(BLOCK_MS_MIN, int(BLOCK_MS * speed))
         self._height, self._at_ms, self._block_ms = self._open_blocks(pace)
         self.identity = self._name()
 
     def height(self, at_ms: Millis) -> int:
-        version = self._ask("PRAGMA data_version")[0][0]
-        if version != self._version:  # another process has written: perhaps it changed the pace
-            self._version = version
-            self._height, self._at_ms, self._block_ms = self._ask(_PACE)[0]
+        now_ms = self._clock.now_ms()
+        if abs(now_ms - self._looked_ms) >= PACE_MS:
+            self._looked_ms = now_ms
+            version = self._ask("PRAGMA data_version")[0][0]
+            if version != self._version:  # another process has written: perhaps it changed the pace
+                self._version = version
+                self._height, self._at_ms, self._block_ms = self._ask(_PACE)[0]
         return self._height + max(0, at_ms - self._at_ms) // self._block_ms
 
     def span_ms(self, blocks: int) -> Millis:
         return blocks * self._block_ms
 
-    def enter(self, signature: Signature, memo: dict[str, Any], lands_at_ms: Millis, result: int | str) -> None:
+    def enter(self, signature: Signature, memo: Memo, lands_at_ms: Millis, result: int | str) -> None:
         """Write down how a transaction lands: the out amount or an error. The first to do so decides."""
         out_amount, error = (str(result), None) if isinstance(result, int) else (None, result)
         self._ask(
             "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             signature,
-            memo["order"],
-            memo["attempt"],
+            memo.order,
+            memo.attempt,
             lands_at_ms,
             slot(self.height(lands_at_ms)),
-            str(memo["in_amount"]),
+            str(memo.in_amount),
             out_amount,
             error,
         )
@@ -184,19 +206,18 @@ class SimulatedChain:
     async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
         token_out = order.terms.token_out
         last_valid = self._ledger.height(self._clock.now_ms()) + BLOCKHASH_BLOCKS
-        message = json.dumps(
-            {
-                "order": order.id,
-                "attempt": order.attempt,
-                "pool": route.quote.pool,
-                "in_amount": route.quote.in_amount,
-                "quoted_out": route.quote.out_amount,
-                "min_out": min_out_amount,
-                "limit": f"{format_amount(min_out_amount, token_out.decimals)} {token_out.symbol}",
-                "last_valid": last_valid,
-            },
-            separators=(",", ":"),
-        ).encode()
+        message = msgspec.json.encode(
+            Memo(
+                order.id,
+                order.attempt,
+                route.quote.pool,
+                route.quote.in_amount,
+                route.quote.out_amount,
+                min_out_amount,
+                f"{format_amount(min_out_amount, token_out.decimals)} {token_out.symbol}",
+                last_valid,
+            )
+        )
         signature = blake2b(message, key=b"simulated wallet", digest_size=64).digest()
         return SignedTransaction(Signature(base58(signature)), signature + message, last_valid)
 
@@ -227,19 +248,19 @@ class SimulatedChain:
         settings, chance = self._settings, self._random.random
         if chance() < settings.dropped_rate:
             return
-        memo = json.loads(transaction.raw[64:])
+        memo = _memos.decode(transaction.raw[64:])
         delay_ms = int(self._random.uniform(settings.execution_ms_min, settings.execution_ms_max) * settings.speed)
         if chance() < settings.late_rate:  # around the end of its time: some of these come too late
             delay_ms = self._ledger.span_ms(self._random.randrange(120, 170))
         lands_at_ms = self._clock.now_ms() + delay_ms
         if self._ledger.height(lands_at_ms) > transaction.last_valid_block_height:
             return
-        quoted, least = memo["quoted_out"], memo["min_out"]
+        quoted, least = memo.quoted_out, memo.min_out
         result: int | str = quoted - int((quoted - least) * chance())
         if chance() < settings.reverted_rate:
             result = "the program returned custom error 6000"
         elif chance() < settings.slippage_exceeded_rate:
-            result = f"slippage limit exceeded: the swap would have paid less than {memo['limit']}"
+            result = f"slippage limit exceeded: the swap would have paid less than {memo.limit}"
         self._ledger.enter(transaction.signature, memo, lands_at_ms, result)
 
     def _lose_reply(self, method: str) -> None:

@@ -11,8 +11,8 @@ out: the chain shows the fill, or the attempt is proven dead. Not knowing is not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
 from fillwright.core.errors import Failure
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction, Terms
@@ -167,27 +167,43 @@ def apply(order: Order, event: Event, at_ms: Millis) -> Order:
     status = TRANSITIONS[order.status].get(type(event))
     if status is None:
         raise IllegalTransition(f"{order.id}: {type(event).__name__} cannot follow in status {order.status}")
-    changes: dict[str, Any] = {"status": status, "version": order.version + 1, "updated_at_ms": at_ms}
+    due_at_ms, attempt, min_out_amount = order.due_at_ms, order.attempt, order.min_out_amount
+    route, live, fill, failure = order.route, order.live, order.fill, order.failure
     match event:
-        case RoutingStarted(attempt):
-            if attempt != order.attempt + 1:
-                raise IllegalTransition(f"{order.id}: attempt {attempt} cannot follow attempt {order.attempt}")
-            changes |= {"attempt": attempt, "route": None, "failure": None}
-        case RouteSelected(route, min_out_amount):
-            if order.min_out_amount not in (None, min_out_amount):
+        case RoutingStarted():
+            if event.attempt != order.attempt + 1:
+                raise IllegalTransition(f"{order.id}: attempt {event.attempt} cannot follow attempt {order.attempt}")
+            attempt, route, failure = event.attempt, None, None
+        case RouteSelected():
+            if order.min_out_amount not in (None, event.min_out_amount):
                 raise IllegalTransition(f"{order.id}: min out is pinned at {order.min_out_amount}")
-            changes |= {"route": route, "min_out_amount": min_out_amount}
-        case TransactionSigned(transaction):
-            changes |= {"live": transaction}
-        case Confirmed(fill):
-            changes |= {"fill": fill, "due_at_ms": None}
-        case AttemptFailed(_, failure, retry_at_ms):
-            changes |= {"failure": failure, "live": None, "due_at_ms": _due(order, retry_at_ms)}
-        case Failed(_, failure):
-            changes |= {"failure": failure, "live": None, "due_at_ms": None}
+            route, min_out_amount = event.route, event.min_out_amount
+        case TransactionSigned():
+            live = event.transaction
+        case Confirmed():
+            fill, due_at_ms = event.fill, None
+        case AttemptFailed():
+            failure, live, due_at_ms = event.failure, None, _due(order, event.retry_at_ms)
+        case Failed():
+            failure, live, due_at_ms = event.failure, None, None
         case _:
-            changes |= {"due_at_ms": None}
-    return replace(order, **changes)
+            due_at_ms = None
+    return Order(
+        order.id,
+        order.terms,
+        order.client_order_id,
+        status,
+        order.version + 1,
+        order.created_at_ms,
+        at_ms,
+        due_at_ms,
+        attempt,
+        min_out_amount,
+        route,
+        live,
+        fill,
+        failure,
+    )
 
 
 def _due(order: Order, at_ms: Millis) -> Millis:

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -46,6 +46,7 @@ from fillwright.core.ports import Chain, Clock, Finalized, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.routing import QuoteRequest, best_route
 from fillwright.core.units import Millis, format_amount, min_out
+from fillwright.execution.begun import Begun
 from fillwright.execution.quoting import ask_all
 
 T = TypeVar("T")
@@ -168,11 +169,14 @@ class Executor:
         finalized = await self._chain.finalized()
         return finalized, await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
 
-    async def _in_time(self, call: Awaitable[T]) -> T:
+    async def _in_time(self, call: Coroutine[Any, Any, T]) -> T:
         """Return the chain's answer; one that does not come in time is as unknown as one that is lost."""
+        begun = Begun(call)
+        if begun.is_done:
+            return begun.value
         try:
             async with asyncio.timeout(self._settings.chain_deadline_ms / 1000):
-                return await call
+                return await begun
         except TimeoutError:
             raise ChainUnavailable(f"no answer within {self._settings.chain_deadline_ms} ms") from None
 

@@ -17,12 +17,30 @@ async def ask_all(
     venues: Sequence[Venue], request: QuoteRequest, deadline_ms: Millis
 ) -> dict[str, Quote | ExecutionError]:
     """Return each venue's quote, or why it gave none: one slow or broken venue must not cost the others' quotes."""
-    tasks = {venue.name: asyncio.ensure_future(_ask(venue, request)) for venue in venues}
+    loop = asyncio.get_running_loop()
+    tasks = {venue.name: loop.create_task(_ask(venue, request)) for venue in venues}
+    all_done: asyncio.Future[None] = loop.create_future()
+    open_tasks = len(tasks)
+
+    def ended(_: asyncio.Task[Quote | ExecutionError]) -> None:
+        nonlocal open_tasks
+        open_tasks -= 1
+        if open_tasks == 0:
+            go_on()
+
+    def go_on() -> None:
+        if not all_done.done():
+            all_done.set_result(None)
+
+    for task in tasks.values():
+        task.add_done_callback(ended)
+    deadline = loop.call_later(deadline_ms / 1000, go_on)
     try:
-        await asyncio.wait(tasks.values(), timeout=deadline_ms / 1000)
+        await all_done
         late = VenueUnavailable(f"no quote within {deadline_ms} ms")
         return {name: task.result() if task.done() else late for name, task in tasks.items()}
     finally:
+        deadline.cancel()
         for task in tasks.values():
             task.cancel()
 
