@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 
 import httptools
 from starlette.types import Receive, Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 LINGER_S: Final = 10
@@ -98,7 +98,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _may_take_the_fast_lane(self) -> bool:
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return False
-        if self.cycle and not self.cycle.response_complete:
+        before = cast("RequestResponseCycle | None", self.cycle)
+        if before is not None and not before.response_complete:
             return False
         length = None
         for name, value in self.headers:

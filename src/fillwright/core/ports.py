@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
@@ -29,8 +29,11 @@ class Venue(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def quote(self, request: QuoteRequest) -> Quote:
-        """Return what the venue pays. Raise VenueUnavailable or PairNotListed."""
+    def quote(self, request: QuoteRequest) -> Quote | Coroutine[Any, Any, Quote]:
+        """Return what the venue pays, at once if that is known here, else when it has been asked for.
+
+        Raise VenueUnavailable or PairNotListed.
+        """
 
 
 @dataclass(frozen=True, slots=True)

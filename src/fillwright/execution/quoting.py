@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
 
 import structlog
 
@@ -17,39 +18,43 @@ async def ask_all(
     venues: Sequence[Venue], request: QuoteRequest, deadline_ms: Millis
 ) -> dict[str, Quote | ExecutionError]:
     """Return each venue's quote, or why it gave none: one slow or broken venue must not cost the others' quotes."""
-    loop = asyncio.get_running_loop()
-    tasks = {venue.name: loop.create_task(_ask(venue, request)) for venue in venues}
-    all_done: asyncio.Future[None] = loop.create_future()
-    open_tasks = len(tasks)
+    answers: dict[str, Quote | ExecutionError] = {}
+    asked: dict[str, Coroutine[Any, Any, Quote]] = {}
+    for venue in venues:
+        try:
+            answer = venue.quote(request)
+        except Exception as error:
+            answers[venue.name] = _why_none(venue.name, error)
+            continue
+        if isinstance(answer, Quote):
+            answers[venue.name] = answer
+        else:
+            asked[venue.name] = answer
+    return {**answers, **await _wait_for(asked, deadline_ms)} if asked else answers
 
-    def ended(_: asyncio.Task[Quote | ExecutionError]) -> None:
-        nonlocal open_tasks
-        open_tasks -= 1
-        if open_tasks == 0:
-            go_on()
 
-    def go_on() -> None:
-        if not all_done.done():
-            all_done.set_result(None)
-
-    for task in tasks.values():
-        task.add_done_callback(ended)
-    deadline = loop.call_later(deadline_ms / 1000, go_on)
+async def _wait_for(
+    asked: Mapping[str, Coroutine[Any, Any, Quote]], deadline_ms: Millis
+) -> dict[str, Quote | ExecutionError]:
+    tasks = {name: asyncio.create_task(coroutine) for name, coroutine in asked.items()}
     try:
-        await all_done
-        late = VenueUnavailable(f"no quote within {deadline_ms} ms")
-        return {name: task.result() if task.done() else late for name, task in tasks.items()}
+        await asyncio.wait(tasks.values(), timeout=deadline_ms / 1000)
+        answers: dict[str, Quote | ExecutionError] = {}
+        for name, task in tasks.items():
+            if not task.done():
+                answers[name] = VenueUnavailable(f"no quote within {deadline_ms} ms")
+            elif (error := task.exception()) is not None:
+                answers[name] = _why_none(name, error)
+            else:
+                answers[name] = task.result()
+        return answers
     finally:
-        deadline.cancel()
         for task in tasks.values():
             task.cancel()
 
 
-async def _ask(venue: Venue, request: QuoteRequest) -> Quote | ExecutionError:
-    try:
-        return await venue.quote(request)
-    except ExecutionError as error:
+def _why_none(venue: str, error: BaseException) -> ExecutionError:
+    if isinstance(error, ExecutionError):
         return error
-    except Exception as error:
-        structlog.get_logger().exception("venue.fault", venue=venue.name)
-        return InternalError(f"{type(error).__name__}: {error}")
+    structlog.get_logger().error("venue.fault", venue=venue, exc_info=error)
+    return InternalError(f"{type(error).__name__}: {error}")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 from fillwright.core.errors import PairNotListed, VenueUnavailable
 from fillwright.core.ports import Clock
@@ -106,10 +106,17 @@ class SimulatedVenue:
         self._clock = clock
         self._random = random.Random(f"{market.settings.seed}/{name}")
 
-    async def quote(self, request: QuoteRequest) -> Quote:
+    def quote(self, request: QuoteRequest) -> Quote | Coroutine[Any, Any, Quote]:
         settings = self._market.settings
-        if delay_ms := int(settings.quote_delay_ms * settings.speed):
-            await self._clock.sleep(delay_ms)
+        delay_ms = int(settings.quote_delay_ms * settings.speed)
+        return self._quote_after(delay_ms, request) if delay_ms else self._quote(request)
+
+    async def _quote_after(self, delay_ms: Millis, request: QuoteRequest) -> Quote:
+        await self._clock.sleep(delay_ms)
+        return self._quote(request)
+
+    def _quote(self, request: QuoteRequest) -> Quote:
+        settings = self._market.settings
         if self._market.down(self.name, request.asked_at_ms):
             raise VenueUnavailable(f"{self.name} is down")
         if settings.quote_error_rate and self._random.random() < settings.quote_error_rate:
