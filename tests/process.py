@@ -23,7 +23,7 @@ def in_real_time(test: Coroutine[Any, Any, T], within_s: float = 60) -> T:
 
 
 class EngineProcess:
-    """A running `fillwright serve`, a client of it, and the means to end it."""
+    """A running part of an engine, a client of its API where it has one, and the means to end it."""
 
     def __init__(self, process: asyncio.subprocess.Process, http: aiohttp.ClientSession) -> None:
         self.process = process
@@ -48,22 +48,31 @@ class EngineProcess:
         return status
 
 
+def an_engine(folder: Path, **settings: object) -> contextlib.AbstractAsyncContextManager[EngineProcess]:
+    """Run `fillwright serve`: API and worker in one process."""
+    return a_process(folder, "serve", **settings)
+
+
 @contextlib.asynccontextmanager
-async def an_engine(folder: Path, **settings: object) -> AsyncIterator[EngineProcess]:
+async def a_process(folder: Path, *command: str, **settings: object) -> AsyncIterator[EngineProcess]:
+    """Run a command of `fillwright` that serves, and yield it once it does."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "fillwright", "serve"),
+        *(sys.executable, "-m", "fillwright", *command),
         cwd=folder,
         env=environment(folder, **settings),
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    url = ""
+    started: dict[str, Any] = {}
+    said: list[bytes] = []
     async for line in process.stderr:
-        if b'"engine.listening"' in line:
-            url = json.loads(line)["url"]
+        said.append(line)
+        if any(event in line for event in (b'"engine.listening"', b'"worker.started"', b'"all.started"')):
+            started = json.loads(line)
             break
-    assert url, f"the engine did not start: exit code {await process.wait()}"
+    assert started, f"it did not start: exit code {await process.wait()}: {b''.join(said).decode()}"
     draining = asyncio.create_task(_drain(process.stderr))
+    url = started.get("url") or f"http://127.0.0.1:{started.get('port', 1)}"
     try:
         async with aiohttp.ClientSession(url) as http:
             yield EngineProcess(process, http)
@@ -92,6 +101,7 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "PORT": "0",
         "DATABASE_URL": f"sqlite:///{folder}/orders.db",
+        "FILLWRIGHT_SIM_LEDGER": f"{folder}/chain.db",
         "QUEUE_RATE_LIMIT": "0",
         **{name.upper(): str(value) for name, value in settings.items()},
     }

@@ -54,10 +54,11 @@ async def version(url: str, settings: PostgresSettings) -> int:
 
 
 async def _apply(connection: Connection, known: list[str]) -> None:
+    # Of processes that start together one migrates, the others wait and find it done: in transactions that begin after
+    # the wait, for one that began before it may still hold that the tables are not there.
+    await connection.execute("SELECT pg_advisory_lock(hashtext('fillwright.schema'))")
     for number in range(1, len(known) + 1):
         async with connection.transaction():
-            # Of processes that start together one migrates, the others wait and find it done.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('fillwright.schema'))")
             if await _version(connection) != number - 1:
                 continue
             if number == 1:
