@@ -444,6 +444,21 @@ async def test_orders_are_found_by_status_token_client_id_and_time_newest_first(
         assert await found(limit=2, before=second) == [first]
 
 
+async def test_what_changed_since_a_time_is_told_and_counted(bench: Bench) -> None:
+    async with bench.store() as store:
+        first = await accept(store, 1)
+        await bench.clock.sleep(1_000)
+        since_ms = bench.clock.now_ms()
+        await accept(store, 2)
+        await store.append(first, Cancelled())
+        changed = await store.changed(since_ms, 10)
+        expected = {(first.id, 2), (some_id(2, EPOCH_MS), 1)}
+        assert {(update.order.id, update.record.seq) for update in changed} == expected
+        assert len(await store.changed(since_ms, 1)) == 1
+        assert await store.count_events(since_ms, since_ms + 1) == 2
+        assert await store.count_events(EPOCH_MS, since_ms) == 1
+
+
 async def test_scan_yields_every_order_oldest_first(bench: Bench) -> None:
     async with bench.store(capacity=2_000) as store:
         for number in range(1_100):

@@ -17,15 +17,15 @@ import structlog
 
 from fillwright.api import wire
 from fillwright.core.errors import StoreUnavailable
-from fillwright.core.lifecycle import TERMINAL, Update, replay
+from fillwright.core.lifecycle import TERMINAL, Recorded, Update, replay
 from fillwright.core.ports import Bus, Clock, Store
 from fillwright.core.units import Millis, OrderId
 
-# Where the bus is silent, the log is asked for what happened since the last look, and a little before: what is
-# committed now may bear a slightly older time.
-LOOK_BACK_MS: Final = 10_000
-OVERLAP_MS: Final = 2_000
-LOOK_BACK_ORDERS: Final = 20_000
+# News can be lost without anybody noticing: whoever had it died with it. So what came for all orders is counted against
+# the log, over the last few seconds but for the very last moment, which is still being written.
+WINDOW_MS: Final = 5_000
+MOMENT_MS: Final = 250
+ORDERS_MAX: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +88,9 @@ class Streams:
         self._poll_ms = poll_ms
         self._by_order: defaultdict[OrderId, set[Feed]] = defaultdict(set)
         self._everything: set[Feed] = set()
-        self._bus = bus
-        self._heard: dict[OrderId, tuple[int, Millis]] = {}  # by order, while somebody follows everything
+        self._heard: defaultdict[Millis, set[tuple[OrderId, int]]] = defaultdict(
+            set
+        )  # while somebody follows everything
         self._watching: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
         self.connections = 0
@@ -157,43 +158,46 @@ class Streams:
         return [_message(update) for update in replay(records) if update.record.seq > after] if records else []
 
     async def _watch(self) -> None:
-        """Look into the log for all orders while news from elsewhere does not come, and once more afterwards."""
-        lost = False
-        since_ms = 0
-        while True:
+        """Look for news that did not come; in what nobody else writes there is none."""
+        begun_ms = self._clock.now_ms()  # whoever follows everything does so from now on
+        while self._store.is_shared:
             await self._clock.sleep(self._poll_ms)
             now_ms = self._clock.now_ms()
-            for order_id in [key for key, (_, at_ms) in self._heard.items() if at_ms < now_ms - LOOK_BACK_MS]:
-                del self._heard[order_id]
-            was_lost, lost = lost, self._bus.fault is not None
-            if not (lost or was_lost):
-                continue
+            from_ms, to_ms = max(begun_ms, now_ms - WINDOW_MS), now_ms - MOMENT_MS
+            for at_ms in [at_ms for at_ms in self._heard if at_ms < from_ms]:
+                del self._heard[at_ms]
             try:
-                updates = await self._store.changed(max(since_ms, now_ms - LOOK_BACK_MS), LOOK_BACK_ORDERS)
+                there = await self._store.count_events(from_ms, to_ms)
+                if there > sum(len(heard) for at_ms, heard in self._heard.items() if at_ms < to_ms):
+                    self._hear(await self._store.changed(from_ms, ORDERS_MAX))
             except StoreUnavailable as error:
                 structlog.get_logger().error("stream.look_failed", reason=str(error))
-                lost = True
-                continue
-            since_ms = now_ms - OVERLAP_MS
-            self._hear([update for update in updates if update.record.seq > self._heard.get(update.order.id, (0,))[0]])
 
     def _wants(self, order_id: OrderId) -> bool:
         return bool(self._everything) or order_id in self._by_order
 
     def _hear(self, updates: Sequence[Update]) -> None:
         for update in updates:
-            feeds = self._by_order.get(update.record.order_id)
-            if not feeds and not self._everything:
+            record = update.record
+            everything = self._everything if self._everything and self._is_new(record) else ()
+            feeds = self._by_order.get(record.order_id)
+            if not feeds and not everything:
                 continue
-            if self._everything:
-                self._heard[update.record.order_id] = update.record.seq, update.record.at_ms
             try:
                 message = _message(update)
             except Exception:  # one order's fault must not cost the others their news
-                structlog.get_logger().exception("stream.fault", order=update.record.order_id)
+                structlog.get_logger().exception("stream.fault", order=record.order_id)
                 continue
-            for feed in (*(feeds or ()), *self._everything):
+            for feed in (*(feeds or ()), *everything):
                 feed.offer(message)
+
+    def _is_new(self, record: Recorded) -> bool:
+        """Note what those who follow everything have been told, and return whether it is not told again."""
+        heard, key = self._heard[record.at_ms], (record.order_id, record.seq)
+        if key in heard:
+            return False
+        heard.add(key)
+        return True
 
 
 def _message(update: Update) -> Message:

@@ -89,6 +89,8 @@ class _Row:
 class MemoryStore:
     """Keeps everything in dictionaries and forgets it with the process."""
 
+    is_shared = False
+
     def __init__(
         self,
         *,
@@ -212,6 +214,9 @@ class MemoryStore:
             failed=outcomes.count(OrderStatus.FAILED),
             total=len(outcomes),
         )
+
+    async def count_events(self, from_ms: Millis, to_ms: Millis) -> int:
+        return sum(from_ms <= record.at_ms < to_ms for row in self._rows.values() for record in row.log)
 
     async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
         changed = [row.log for row in self._rows.values() if row.log[-1].at_ms >= since_ms]

@@ -104,6 +104,8 @@ async def open_postgres(
 class PostgresStore:
     """Made by `open_postgres`. `starts_per_minute` 0 means no limit."""
 
+    is_shared = True
+
     def __init__(
         self,
         url: str,
@@ -173,6 +175,9 @@ class PostgresStore:
             return [codec.recorded(row) for row in rows]
         except ValueError as error:
             raise StoreUnavailable(f"the log cannot be read: {error}") from error
+
+    async def count_events(self, from_ms: Millis, to_ms: Millis) -> int:
+        return await self._read(lambda connection: connection.fetchval(sql.COUNT_EVENTS, from_ms, to_ms))
 
     async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
         async def read(connection: Connection) -> list[Update]:

@@ -159,6 +159,8 @@ LOGS: Final = (
 # $1 since when, $2 how many at most
 CHANGED: Final = "SELECT DISTINCT order_id FROM events WHERE at_ms >= $1::bigint LIMIT $2::bigint"
 
+COUNT_EVENTS: Final = "SELECT count(*) FROM events WHERE at_ms >= $1::bigint AND at_ms < $2::bigint"
+
 # $1 now, $2 whether the rate limit is used up
 COUNTS: Final = """
 SELECT count(*) FILTER (WHERE due_at_ms > $1::bigint AND leased_by IS NOT NULL) AS active,

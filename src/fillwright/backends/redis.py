@@ -95,7 +95,13 @@ class RedisBus:
 
     def start(self) -> None:
         self._local.subscribe(self._forward)
-        self._tasks = [asyncio.create_task(self._keep_sending()), asyncio.create_task(self._keep_receiving())]
+        self._tasks = [asyncio.create_task(self._keep_sending())]
+        channels = [self._news_channel] if self._listeners else []
+        channels += [self._wake_channel] if self._wake_listeners else []
+        if channels:
+            self._tasks.append(asyncio.create_task(self._keep_receiving(channels)))
+        else:
+            del self._faults["receiving"]
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -184,12 +190,10 @@ class RedisBus:
             frames.append(Frame(record.order_id, msgspec.Raw(body)))
         return _encoder.encode(Envelope(self._sender, frames))
 
-    async def _keep_receiving(self) -> None:
+    async def _keep_receiving(self, channels: Sequence[str]) -> None:
         while True:
             pubsub = self._redis.pubsub()
             try:
-                channels = [self._news_channel] if self._listeners else []
-                channels += [self._wake_channel] if self._wake_listeners else []
                 await pubsub.subscribe(*channels)
                 await self._receive(pubsub)
             except (RedisError, OSError, TimeoutError) as error:

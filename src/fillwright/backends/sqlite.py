@@ -49,6 +49,8 @@ class SqliteStore:
     `starts_per_minute` 0 means no limit. `threaded=False` works on the event loop itself, for tests on virtual time.
     """
 
+    is_shared = False
+
     def __init__(
         self,
         path: str,
@@ -140,6 +142,9 @@ class SqliteStore:
             return session.counts(now_ms, limited=limited)
 
         return await self._read(read, long=True)
+
+    async def count_events(self, from_ms: Millis, to_ms: Millis) -> int:
+        return await self._read(lambda session: session.count_events(from_ms, to_ms), long=True)
 
     async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
         def read(session: Session) -> list[Update]:

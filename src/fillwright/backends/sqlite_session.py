@@ -325,6 +325,9 @@ class Session:
             criteria.limit,
         )
 
+    def count_events(self, from_ms: Millis, to_ms: Millis) -> int:
+        return int(self._value("SELECT count(*) FROM events WHERE at_ms >= ? AND at_ms < ?", from_ms, to_ms))
+
     def changed_ids(self, since_ms: Millis, limit: int) -> list[OrderId]:
         """Return orders that have events since then, looking back from the newest event until there are no more."""
         rows = self.connection.execute("SELECT order_id, at_ms FROM events ORDER BY rowid DESC")

@@ -196,6 +196,13 @@ class Store(Protocol):
 
     async def counts(self) -> QueueCounts: ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes are to be expected, whose commits this one does not see."""
+
+    async def count_events(self, from_ms: Millis, to_ms: Millis) -> int:
+        """Return how many events bear a time from `from_ms` to before `to_ms`. Meant for the last few seconds."""
+
     async def changed(self, since_ms: Millis, limit: int) -> list[Update]:
         """Return the updates since then of up to `limit` orders, each order's own in order."""
 
