@@ -19,6 +19,7 @@ from fillwright.settings import Settings
 from tests.virtual import VirtualClock
 
 Json = dict[str, Any]
+DEFAULTS: dict[str, Any] = {"database_url": "sqlite://", "queue_rate_limit": 0}
 SWAP: Json = {"tokenIn": "SOL", "tokenOut": "USDC", "amount": 1.5, "slippage": 0.01}
 
 
@@ -67,7 +68,7 @@ async def read_all(websocket: aiohttp.ClientWebSocketResponse) -> list[Json]:
 async def a_world(*, working: bool = True, clock: VirtualClock | None = None, **settings: Any) -> AsyncIterator[World]:
     """Run an engine on a port of its own. Without `working`, orders are accepted but nobody takes them."""
     clock = clock or VirtualClock()
-    chosen = Settings(**{"database_url": "sqlite://", "queue_rate_limit": 0, **settings})
+    chosen = Settings(**{**DEFAULTS, **settings})
     async with open_engine(chosen, clock, threaded=False, worker_name="w", chance=random.Random(0).random) as engine:
         server = Server(engine, engine.worker, chosen)
         with listen("127.0.0.1", 0) as listener:
