@@ -92,7 +92,7 @@ WITH resumed AS MATERIALIZED (
 ), fresh AS MATERIALIZED (
     SELECT order_id FROM queue
     WHERE NOT begun AND due_at_ms BETWEEN $4::bigint AND $2 AND coalesce(expires_at_ms > $2, true)
-    ORDER BY due_at_ms, order_id LIMIT (SELECT greatest(0, least($5 - count(*), $6::bigint)) FROM resumed)
+    ORDER BY due_at_ms LIMIT (SELECT greatest(0, least($5 - count(*), $6::bigint)) FROM resumed)
     FOR UPDATE SKIP LOCKED
 ), taken AS (
     UPDATE queue q SET lease = q.lease + 1, leased_by = $1::text, due_at_ms = $7::bigint, begun = true
