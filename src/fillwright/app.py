@@ -345,6 +345,30 @@ async def work(settings: Settings, working: Callable[[], None] = lambda: None) -
         log.info("worker.stopped")
 
 
+async def bridge(settings: Settings, taking: Callable[[], None] = lambda: None) -> None:
+    """Work a BullMQ queue off until the process is told to stop; `taking` is called once jobs are taken.
+
+    Raise ConnectionError if Redis does not answer.
+    """
+    # Here, so that `serve` does not carry what only the bridge needs.
+    from fillwright.api.bullmq import Bridge, BridgeSettings
+    from fillwright.api.job_queue import JobQueue
+
+    async with open_parts(settings) as parts:
+        jobs = JobQueue(
+            settings.redis_url, settings.bullmq_queue, settings.bullmq_prefix, settings.bullmq_lock_ms, parts.clock
+        )
+        limits = BridgeSettings(settings.bullmq_concurrency, settings.bullmq_lock_ms, settings.stop_ms)
+        bridge = Bridge(parts.intake, open_streams(parts), parts.store, jobs, parts.clock, limits)
+        parts.bus.start()
+        _on_stop(lambda _: bridge.stop())
+        _settle_memory()
+        try:
+            await bridge.run(taking)
+        finally:
+            await jobs.close()
+
+
 def _on_stop(stop: Callable[[int], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

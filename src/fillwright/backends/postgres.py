@@ -252,7 +252,7 @@ class PostgresStore:
         orders = [item.update.order for item in items]
         keys = [order.client_order_id for order in orders]
         rows = await connection.fetch(
-            sql.ACCEPT,
+            sql.ACCEPT_UNLESS_KNOWN if perhaps_done or any(key is not None for key in keys) else sql.ACCEPT,
             [order.id for order in orders],
             keys,
             [order.terms.token_in.mint for order in orders],
@@ -290,8 +290,7 @@ class PostgresStore:
             order.status in TERMINAL or isinstance(record.event, AttemptFailed)
             for order, record in zip(orders, records, strict=True)
         ]
-        rows = await connection.fetch(
-            sql.APPEND,
+        columns = (
             [order.id for order in orders],
             [record.seq for record in records],
             [record.at_ms for record in records],
@@ -308,6 +307,10 @@ class PostgresStore:
             ],
             _shard(connection),
         )
+        try:
+            rows = await connection.fetch(sql.APPEND_UNLESS_THERE if perhaps_done else sql.APPEND, *columns)
+        except asyncpg.UniqueViolationError:  # nothing of the batch is there: once more, now prepared for it
+            rows = await connection.fetch(sql.APPEND_UNLESS_THERE, *columns)
         appended = {row[0] for row in rows}
         refused: dict[OrderId, Exception] = {}
         if len(appended) < len(items):

@@ -20,7 +20,7 @@ WITH given AS MATERIALIZED (
     INSERT INTO orders (id, client_order_id, mint_in, mint_out)
     SELECT id, client_order_id, mint_in, mint_out FROM given
     ORDER BY client_order_id, id LIMIT (SELECT greatest(0, orders) FROM room)
-    ON CONFLICT DO NOTHING RETURNING id
+    RETURNING id
 ), first_events AS (
     INSERT INTO events (order_id, seq, at_ms, type, data)
     SELECT id, 1, at_ms, type, data FROM given JOIN new_orders USING (id)
@@ -33,6 +33,9 @@ WITH given AS MATERIALIZED (
 )
 SELECT id FROM new_orders
 """
+
+# The same where a client order id may be known already, or an earlier try may have been carried out.
+ACCEPT_UNLESS_KNOWN: Final = ACCEPT.replace("RETURNING id", "ON CONFLICT DO NOTHING RETURNING id")
 
 KNOWN: Final = "SELECT id, client_order_id FROM orders WHERE id = ANY($1::text[]) OR client_order_id = ANY($2::text[])"
 
@@ -51,7 +54,7 @@ WITH given AS MATERIALIZED (
 ), appended AS (
     INSERT INTO events (order_id, seq, at_ms, type, data, signature)
     SELECT order_id, seq, at_ms, type, data, signature FROM admitted ORDER BY order_id
-    ON CONFLICT DO NOTHING RETURNING order_id
+    RETURNING order_id
 ), settled AS MATERIALIZED (
     SELECT a.order_id, a.outcome, a.due_at_ms FROM admitted a JOIN appended USING (order_id)
     WHERE a.outcome IS NOT NULL OR a.due_at_ms IS NOT NULL
@@ -69,6 +72,9 @@ WITH given AS MATERIALIZED (
 )
 SELECT order_id FROM appended
 """
+
+# The same where an event may be there already: another writer was faster, or an earlier try may have been carried out.
+APPEND_UNLESS_THERE: Final = APPEND.replace("RETURNING order_id", "ON CONFLICT DO NOTHING RETURNING order_id")
 
 # What is in the way of events that were not appended. $1 order ids, $2 seqs, $3 signatures
 OBSTACLES: Final = """

@@ -11,6 +11,7 @@ The ledger is a database of its own, never the engine's, and several processes m
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import sqlite3
@@ -119,7 +120,13 @@ class Ledger:
         return blocks * self._block_ms
 
     def enter(self, signature: Signature, memo: Memo, lands_at_ms: Millis, result: int | str) -> None:
-        """Write down how a transaction lands: the out amount or an error. The first to do so decides."""
+        """Write down how a transaction lands: the out amount or an error. The first to do so decides.
+
+        What is entered in one turn of the event loop is committed at its end, before anybody can act on it.
+        """
+        if not self._database.in_transaction:
+            self._ask("BEGIN IMMEDIATE")
+            asyncio.get_running_loop().call_soon(self._commit)
         out_amount, error = (str(result), None) if isinstance(result, int) else (None, result)
         self._ask(
             "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -157,7 +164,13 @@ class Ledger:
         ]
 
     def close(self) -> None:
+        self._commit()
         self._database.close()
+
+    def _commit(self) -> None:
+        with contextlib.suppress(sqlite3.ProgrammingError):  # closed in the meantime, and committed by that
+            if self._database.in_transaction:
+                self._database.execute("COMMIT")
 
     def _open_blocks(self, block_ms: Millis | None) -> tuple[int, Millis, Millis]:
         """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards.
