@@ -12,10 +12,10 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check bench docs lock clean
+.PHONY: help setup demo serve test static check bench bench-peers bench-scale docs lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(READY) ## Make .venv with the fillwright command and everything that development needs
 
@@ -37,6 +37,12 @@ check: static test ## Check format, lint and types, and run the tests: what CI r
 
 bench: $(READY) ## Measure the engine; the figures also go to build/bench.json
 	$(BIN)/python -m benchmarks.engine
+
+bench-peers: $(READY) ## Measure the engine beside a Node engine, on the same PostgreSQL and Redis (needs Node 20)
+	$(BIN)/python -m benchmarks.peers
+
+bench-scale: $(READY) ## Measure how cost grows with old orders, orders in hand and workers
+	$(BIN)/python -m benchmarks.scale
 
 docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
 	$(BIN)/python docs/generate.py
