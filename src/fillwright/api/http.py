@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from fillwright import __version__
 from fillwright.api import openapi, wire
 from fillwright.api.feed import Streams
-from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer
+from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head
 from fillwright.api.stream import StreamApi
 from fillwright.core.errors import (
     FillwrightError,
@@ -319,6 +319,7 @@ class Application:
     def __init__(self, api: HttpApi, router: ASGIApp) -> None:
         self.answer = api.answer
         self.fast_lane_max_bytes = api.fast_lane_max_bytes
+        self.known_heads: dict[bytes, Head] = {}
         self._execute = api.execute
         self._router = router
 

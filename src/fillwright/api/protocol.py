@@ -3,15 +3,17 @@
 - Only a GET can become a WebSocket (RFC 6455, 4.1). A request that asks for an upgrade which it cannot have is answered
   as if it had not asked (RFC 9110, 7.8): a POST is a POST, body and all.
 - POSTs of orders have a fast lane: the whole request is at hand when it has been parsed, so its answer is asked for
-  directly and written at once, without scope, events and messages in between. What is out of the ordinary about a
-  request (no length, too long, a stream asked for, an upgrade, others before it on the connection) goes the usual way,
-  and `FILLWRIGHT_FAST_LANE=off` sends all of them there; the tests run over both.
+  directly and written at once, without scope, events and messages in between. A client that keeps its connection says
+  the same with every request but for the body: a head that has come before need not be parsed again. What is out of
+  the ordinary about a request (no length, too long, a stream asked for, an upgrade, others before it on the
+  connection) goes the usual way, and `FILLWRIGHT_FAST_LANE=off` sends all of them there; the tests run over both.
 - Closing does not wait for a client that does not read: the close frame follows what is already buffered, and the
   connection is dropped if the client has not taken it in time. A plain HTTP response can be dropped likewise.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias, cast
 
 import httptools
@@ -23,6 +25,10 @@ LINGER_S: Final = 10
 EXECUTE: Final = "/api/orders/execute"
 EXECUTE_URL: Final = EXECUTE.encode()
 EVENT_STREAM: Final = "text/event-stream"
+REQUEST_LINE: Final = b"POST " + EXECUTE_URL + b" HTTP/1.1\r\n"
+HEAD_END: Final = b"\r\n\r\n"
+HEAD_BYTES_MAX: Final = 2_048  # of a head that is kept
+HEADS_MAX: Final = 256
 OUT_OF_THE_ORDINARY: Final = frozenset({b"expect", b"upgrade", b"transfer-encoding", b"content-encoding"})
 ABORT: Final = "fillwright.abort"  # in a request's scope: drops its connection, whatever is still unsent
 
@@ -34,6 +40,7 @@ class HasFastLane(Protocol):
     """The application. Bodies up to `fast_lane_max_bytes` may take the fast lane; 0 closes it."""
 
     fast_lane_max_bytes: int
+    known_heads: dict[bytes, Head]
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer: ...
 
@@ -55,14 +62,30 @@ class _Cycle:
         """Nobody waits: stands in for an event."""
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the parser made of a request's head."""
+
+    headers: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    body_bytes: int
+
+
 class HttpProtocol(HttpToolsProtocol):
+    _is_between_requests = True
+    _piece = b""  # what came last, if a request begins with it
+
     def on_message_begin(self) -> None:
+        self._is_between_requests = False
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._piece = data if self._is_between_requests else b""
+        if self._piece.startswith(REQUEST_LINE) and self._answer_known_head(data):
+            return
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -86,14 +109,42 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._is_between_requests = True
         cycle = cast("object", self.cycle)
         if isinstance(cycle, _Cycle) and cycle.more_body:
             cycle.more_body = False
-            task = self.loop.create_task(self._answer(cycle, self.headers))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self._learn_head(cycle)
+            self._begin_answer(cycle, self.headers)
         elif not self._vain_upgrade():
             super().on_message_complete()
+
+    def _answer_known_head(self, data: bytes) -> bool:
+        """Answer a whole request whose head has come before, byte for byte: it need not be parsed again."""
+        body_at = data.find(HEAD_END) + len(HEAD_END)
+        head = self._application.known_heads.get(data[:body_at])
+        before = cast("RequestResponseCycle | None", self.cycle)
+        if head is None or len(data) - body_at != head.body_bytes or (before and not before.response_complete):
+            return False
+        cycle = _Cycle(head.keep_alive)
+        cycle.body += data[body_at:]
+        cycle.more_body = False
+        self.cycle = cast("Any", cycle)
+        self._begin_answer(cycle, head.headers)
+        return True
+
+    def _learn_head(self, cycle: _Cycle) -> None:
+        """Keep the head of a request that came in one piece and alone."""
+        head, end, body = self._piece.partition(HEAD_END)
+        heads = self._application.known_heads
+        if end and body == cycle.body and len(head) <= HEAD_BYTES_MAX:
+            if len(heads) >= HEADS_MAX:
+                heads.clear()
+            heads[head + end] = Head(self.headers, cycle.keep_alive, len(body))
+
+    def _begin_answer(self, cycle: _Cycle, headers: list[tuple[bytes, bytes]]) -> None:
+        task = self.loop.create_task(self._answer(cycle, headers))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def _may_take_the_fast_lane(self) -> bool:
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
+from fillwright.core.lifecycle import STATUS_AFTER
 from fillwright.core.order import OrderStatus
 from fillwright.core.ports import Bus, Claim, Clock, Store
 from fillwright.core.units import Millis, OrderId
@@ -43,7 +44,8 @@ class Worker:
         self._leave = bus.subscribe_wakes(self._awake)
         self._clock = clock
         self._settings = settings
-        self._in_hand: dict[OrderId, int] = {}
+        self._in_hand: dict[OrderId, int] = {}  # and under which lease
+        self._ending: set[OrderId] = set()  # of those in hand, the ones whose last event is being written
         self._drives: set[asyncio.Task[None]] = set()
         self._news = False
         self._wake: asyncio.Future[None] | None = None
@@ -70,8 +72,11 @@ class Worker:
 
     async def _claim(self) -> Millis | None:
         """Take as many due orders as there are hands free. Return when to look again (None: when there is news)."""
-        free = self._settings.concurrency - len(self._in_hand)
-        if free == 0:
+        # What is left to do for an order that is ending, the store does: that hand is free for the next order. But if
+        # the store is slow with it, no more gather than there are hands.
+        concurrency, held = self._settings.concurrency, len(self._in_hand)
+        free = min(concurrency - held + len(self._ending), 2 * concurrency - held)
+        if free <= 0:
             return None
         try:
             claims = await self._store.claim(self._settings.name, free)
@@ -85,6 +90,7 @@ class Worker:
             if claim.order.status is not OrderStatus.ROUTING:
                 self._log.info("order.resumed", order=claim.order.id, status=claim.order.status)
             self._in_hand[claim.order.id] = claim.lease
+            self._ending.discard(claim.order.id)
             drive = asyncio.create_task(self._drive(claim))
             self._drives.add(drive)
             drive.add_done_callback(self._drives.discard)
@@ -97,7 +103,11 @@ class Worker:
         order, lease = claim.order, claim.lease
         try:
             while order.status in IN_HAND:
-                order = await self._store.append(order, await self._executor.next_event(order), lease)
+                event = await self._executor.next_event(order)
+                if STATUS_AFTER[type(event)] not in IN_HAND:
+                    self._ending.add(order.id)
+                    self._awake()
+                order = await self._store.append(order, event, lease)
         except (VersionConflict, LeaseLost) as error:
             self._log.info("worker.let_go", order=order.id, reason=str(error))
         except StoreUnavailable as error:
@@ -106,9 +116,12 @@ class Worker:
             self._log.exception("worker.fault", order=order.id, status=order.status)
         finally:
             # Where the order was left in hand, its lease runs out and the next claim reads what is true.
+            was_offered = order.id in self._ending and len(self._in_hand) < 2 * self._settings.concurrency
             if self._in_hand.get(order.id) == lease:
                 del self._in_hand[order.id]
-            self._awake()
+                self._ending.discard(order.id)
+            if not was_offered:
+                self._awake()
 
     async def _keep_leases(self) -> None:
         while True:
