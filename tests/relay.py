@@ -15,6 +15,8 @@ class Relay:
         self._target = urlsplit(url)
         self._loses_replies_to: bytes | None = None
         self._refuses = False
+        self._moving = asyncio.Event()
+        self._moving.set()
         self._lines: set[asyncio.StreamWriter] = set()
         self.lost = 0
         self.url = ""
@@ -22,6 +24,10 @@ class Relay:
     def lose_the_reply_to(self, words: bytes) -> None:
         """Let the next request with these words through, and cut the line when the server has answered it."""
         self._loses_replies_to = words
+
+    def stand_still(self) -> None:
+        """Keep the lines, and pass nothing on any more."""
+        self._moving.clear()
 
     def refuse(self, *, refusing: bool = True) -> None:
         """Cut every line, and take no new one for the time being."""
@@ -50,6 +56,7 @@ class Relay:
                 if self._loses_replies_to is not None and self._loses_replies_to in data:
                     self._loses_replies_to = None
                     cutting.set()
+                await self._moving.wait()
                 far_writer.write(data)
 
         async def pass_back() -> None:
@@ -57,6 +64,7 @@ class Relay:
                 if cutting.is_set():
                     self.lost += 1
                     return
+                await self._moving.wait()
                 writer.write(data)
 
         directions = [asyncio.create_task(pass_on()), asyncio.create_task(pass_back())]

@@ -12,12 +12,16 @@ from fillwright import __version__
 from fillwright.cli.exits import EXIT_CODES, INTERRUPTED
 
 COMMANDS: Final = {
-    "serve": "Run the engine.",
+    "serve": "Run the engine: the API, and a worker.",
+    "worker": "Run one more worker.",
+    "all": "Run several API and worker processes together.",
+    "migrate": "Bring the database's schema up to date.",
     "demo": "Start an engine, submit some orders and show their lives.",
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",
     "stats": "Count what waits, runs and is done.",
     "reconcile": "Compare every order with the chain's own record.",
+    "bullmq": "Take orders from a BullMQ queue.",
 }
 
 

@@ -7,6 +7,7 @@ amounts as floats, fails a job whose completion Redis did not take, and asks Red
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -117,7 +118,7 @@ class JobQueue:
             return
         until_due_ms = self._due_at_ms - self._clock.now_ms() if self._due_at_ms else WAIT_MS
         wait_ms = max(10, min(until_due_ms, WAIT_MS))  # before 7.0.8, Redis takes a wait of 1 ms for one without end
-        await self._ask(self._waiting.bzpopmin(self._marker, wait_ms / 1000))
+        await self._heed(self._waiting.bzpopmin(self._marker, wait_ms / 1000))
 
     async def renew(self, jobs: Sequence[Job]) -> list[Job]:
         """Lengthen the locks of these jobs, and return those whose lock was lost."""
@@ -194,6 +195,14 @@ class JobQueue:
             structlog.get_logger().exception("bullmq.not_scheduled", job=job.id, scheduler=record.repeatJobKey)
 
     async def _ask(self, command: Awaitable[T]) -> T:
+        """Have a command done, also if whoever asks is cancelled meanwhile.
+
+        In redis-py, sending ends in `asyncio.wait_for`, and before Python 3.12 that one may swallow the cancellation.
+        """
+        return await self._heed(asyncio.shield(asyncio.ensure_future(command)))
+
+    async def _heed(self, command: Awaitable[T]) -> T:
+        """Return a command's answer, and note whether Redis answers."""
         log = structlog.get_logger()
         try:
             answer = await command
