@@ -11,7 +11,16 @@ import pytest
 from fillwright.settings import Settings, SettingsError, env_name, read_settings
 
 NOWHERE: Final = Path("no-such-folder/.env")
-TEXTS: Final = {"host", "database_url", "public_url", "trusted_proxies", "sim_ledger"}
+TEXTS: Final = {
+    "host",
+    "database_url",
+    "redis_url",
+    "bullmq_queue",
+    "bullmq_prefix",
+    "public_url",
+    "trusted_proxies",
+    "sim_ledger",
+}
 
 
 def refusal(environ: dict[str, str], env_file: Path = NOWHERE) -> str:
@@ -131,7 +140,8 @@ def test_a_value_is_refused_in_words_that_say_what_to_write(tmp_path: Path) -> N
     for name, value, words in (
         ("PORT", "abc", "must be a whole number"),
         ("LOG_LEVEL", "loud", "must be one of debug, info, warning, error"),
-        ("DATABASE_URL", "postgres://x", "must begin with sqlite:/// or memory://"),
+        ("DATABASE_URL", "mysql://x", "must begin with sqlite:/// or postgresql:// or postgres:// or memory://"),
+        ("REDIS_URL", "http://x", "must begin with redis:// or rediss:// or unix://"),
     ):
         with pytest.raises(SettingsError, match=f"{name}=.*{words}"):
             read_settings({name: value}, tmp_path / ".env")

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 SCHEMA: Final = "fillwright"
 BATCH_MAX: Final = 250
+BATCH_MIN: Final = 16  # what is less goes in one batch: a statement costs as much as the rows of ten events
 PAUSE_S: Final = 0.05  # before the second try, doubled before each further one
 PAUSE_S_MAX: Final = 1.0
 ANSWER_S: Final = 2.0  # how much longer than the server's own limit we wait for its answer
@@ -195,19 +196,21 @@ class Lane(Generic[Item, Result]):
             await link.close()
 
     def _begin(self) -> None:
+        """Give each free connection its share: PostgreSQL works on one while we work on what came of another."""
         self._called = False
-        while self._free and (batch := self._next_batch()):
+        share = max(BATCH_MIN, -(-len(self._gathering) // max(1, len(self._free))))
+        while self._free and (batch := self._next_batch(min(share, BATCH_MAX))):
             self._under_way.update((key, future) for key, (_, future) in batch.items())
             task = self._loop.create_task(self._carry_out(self._free.pop(), batch))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
-    def _next_batch(self) -> dict[Hashable, tuple[Item, asyncio.Future[Result]]]:
+    def _next_batch(self, size: int) -> dict[Hashable, tuple[Item, asyncio.Future[Result]]]:
         batch: dict[Hashable, tuple[Item, asyncio.Future[Result]]] = {}
         left: list[tuple[Item, asyncio.Future[Result]]] = []
         for entry in self._gathering:
             key = self._key(entry[0])
-            if len(batch) >= BATCH_MAX or key in batch or key in self._under_way:
+            if len(batch) >= size or key in batch or key in self._under_way:
                 left.append(entry)
             else:
                 batch[key] = entry
