@@ -193,6 +193,8 @@ class Streams:
 
     def _is_new(self, record: Recorded) -> bool:
         """Note what those who follow everything have been told, and return whether it is not told again."""
+        if not self._store.is_shared:
+            return True
         heard, key = self._heard[record.at_ms], (record.order_id, record.seq)
         if key in heard:
             return False

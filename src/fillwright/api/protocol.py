@@ -158,7 +158,12 @@ class HttpProtocol(HttpToolsProtocol):
                 return False
             if name == b"content-length":
                 length = value
-        return length is not None and length.isdigit() and 0 < int(length) <= self._application.fast_lane_max_bytes
+        return (
+            length is not None
+            and length.isdigit()
+            and len(length) < 10
+            and 0 < int(length) <= self._application.fast_lane_max_bytes
+        )
 
     async def _answer(self, cycle: _Cycle, request_headers: list[tuple[bytes, bytes]]) -> None:
         async def receive() -> dict[str, Any]:

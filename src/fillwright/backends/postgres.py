@@ -29,7 +29,7 @@ from fillwright.backends.postgres_link import (
     explain,
 )
 from fillwright.backends.postgres_schema import migrate
-from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
+from fillwright.core.errors import LeaseLost, QueueFull, StoreError, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -429,8 +429,8 @@ class PostgresStore:
         )
         begun = []
         for claim, order in zip(resting, orders, strict=True):
-            if isinstance(order, VersionConflict | LeaseLost):
-                continue  # it was cancelled at the same moment
+            if isinstance(order, StoreError):
+                continue  # it was cancelled at the same moment, or comes back when the lease has run out
             if isinstance(order, BaseException):
                 raise order
             if order.status not in TERMINAL:

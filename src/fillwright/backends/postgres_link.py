@@ -9,8 +9,9 @@ wait for whoever is still at it and do nothing where it is already done, and the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import asyncpg
@@ -75,17 +76,23 @@ class PostgresSettings:
     patience_ms: Millis = 5_000
 
 
-async def connect(url: str, settings: PostgresSettings, **server_settings: str) -> Connection:
-    """Return a new connection, set up as the engine needs it."""
+async def connect(
+    url: str,
+    settings: PostgresSettings,
+    server_settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    patiently: bool = False,
+) -> Connection:
+    """Return a new connection, set up as the engine needs it. `patiently`, its statements may take any time."""
     return await asyncpg.connect(
         url,
         timeout=settings.patience_ms / 1000,
-        command_timeout=settings.timeout_ms / 1000 + ANSWER_S,
+        command_timeout=None if patiently else settings.timeout_ms / 1000 + ANSWER_S,
         server_settings={
             "application_name": "fillwright",
             "search_path": SCHEMA,
             "synchronous_commit": "on",  # whatever is the default there: what we call durable is durable
-            "statement_timeout": str(settings.timeout_ms),
+            "statement_timeout": "0" if patiently else str(settings.timeout_ms),
             "jit": "off",
             **server_settings,
         },
@@ -103,7 +110,7 @@ class Link:
     async def get(self) -> Connection:
         """Return the connection, and open it if need be. Raise what asyncpg raises if that fails."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await connect(self._url, self._settings, **ONE_PLAN)
+            self._connection = await connect(self._url, self._settings, ONE_PLAN)
         return self._connection
 
     def drop(self) -> None:
@@ -191,7 +198,7 @@ class Lane(Generic[Item, Result]):
         """Finish what was handed in, then close the connections."""
         self._closed = True
         while self._batches or self._gathering:
-            await asyncio.wait(self._batches)
+            await (asyncio.wait(self._batches) if self._batches else asyncio.sleep(0))
         for link in self._links:
             await link.close()
 
@@ -238,10 +245,13 @@ class Lane(Generic[Item, Result]):
     async def _outcomes(
         self, link: Link, items: Sequence[Item], perhaps_done: bool = False
     ) -> Sequence[Result | Exception]:
+        tries = 0
+
         async def write(connection: Connection, unknown: bool) -> Sequence[Result | Exception]:
-            nonlocal perhaps_done
-            perhaps_done = perhaps_done or unknown
-            return await self._write(connection, items, perhaps_done)
+            nonlocal tries
+            tries += 1
+            # Also what was refused may have been carried out in part: a batch is one statement, and a look at the rest.
+            return await self._write(connection, items, perhaps_done or unknown or tries > 1)
 
         try:
             return await persist(link, write, self._patience_ms)
@@ -251,7 +261,7 @@ class Lane(Generic[Item, Result]):
             if len(items) == 1:
                 return [_unavailable(error)]
             # One of them is at fault, and must not cost the others theirs.
-            return [outcome for item in items for outcome in await self._outcomes(link, [item], perhaps_done)]
+            return [outcome for item in items for outcome in await self._outcomes(link, [item], perhaps_done=True)]
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

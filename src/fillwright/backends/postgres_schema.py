@@ -24,7 +24,7 @@ async def migrate(url: str, settings: PostgresSettings) -> tuple[int, int]:
     """
     known = read_scripts("postgres")
     try:
-        connection = await connect(url, settings, lock_timeout=str(LOCK_MS), statement_timeout="0")
+        connection = await connect(url, settings, patiently=True)
         try:
             before = await _version(connection)
             if before < len(known):
@@ -59,6 +59,7 @@ async def _apply(connection: Connection, known: list[str]) -> None:
     await connection.execute("SELECT pg_advisory_lock(hashtext('fillwright.schema'))")
     for number in range(1, len(known) + 1):
         async with connection.transaction():
+            await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
             if await _version(connection) != number - 1:
                 continue
             if number == 1:

@@ -106,7 +106,8 @@ class RedisBus:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # bounded: `asyncio.wait_for`, which the client uses, can lose a cancellation on Python 3.11
+            await asyncio.wait(self._tasks, timeout=ANSWER_S)
         with contextlib.suppress(RedisError, OSError):
             await self._redis.aclose()
 

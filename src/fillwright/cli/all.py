@@ -53,7 +53,9 @@ async def _supervise(settings: Settings, apis: int, workers: int) -> None:
         commands = [(("serve", "--api-only", "--listener", str(one.fileno())), (one.fileno(),)) for one in listeners]
         commands += [(("worker",), ())] * workers
         grace_s = settings.stop_ms / 1000 + STOP_MARGIN_S
-        await asyncio.gather(*(_keep(arguments, files, stop, grace_s) for arguments, files in commands))
+        async with asyncio.TaskGroup() as group:
+            for arguments, files in commands:
+                group.create_task(_keep(arguments, files, stop, grace_s))
     finally:
         for listener in listeners:
             listener.close()
@@ -75,10 +77,13 @@ async def _keep(arguments: Sequence[str], files: Sequence[int], stop: asyncio.Ev
             *(sys.executable, "-m", "fillwright", *arguments), pass_fds=files, stdin=asyncio.subprocess.DEVNULL
         )
         ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        try:
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if process.returncode is None:
+                await _end(process, grace_s)
         if stop.is_set():
-            await _end(process, grace_s)
             return
         pause_s = PAUSE_S if loop.time() - started > STEADY_S else min(PAUSE_S_MAX, pause_s * 2)
         log.error("all.process_ended", pid=process.pid, code=process.returncode, again_in_s=pause_s)
