@@ -69,6 +69,7 @@ class Growth:
     """Steps by how many old orders there are; confirmed orders/s by what is varied."""
 
     history: dict[int, Comparison] = field(default_factory=dict)
+    bytes_per_order: dict[str, int] = field(default_factory=dict)
     in_hand: dict[int, float] = field(default_factory=dict)
     workers: dict[int, float] = field(default_factory=dict)
 
@@ -94,6 +95,7 @@ async def history(few_url: str, many_url: str, sizes: Sequence[int], growth: Gro
             medians = [{step: statistics.median(times[step]) for step in STEPS} for times in took]
             growth.history[size] = Comparison(*medians)
             say(", ".join(f"{step} {medians[1][step]:.2f} to {medians[0][step]:.2f} ms" for step in STEPS))
+        growth.bytes_per_order = await bytes_per_order(many_url)
 
 
 @contextlib.asynccontextmanager
@@ -117,6 +119,21 @@ async def grow(url: str, there: int, size: int) -> None:
         await connection.execute("CHECKPOINT")
     finally:
         await connection.close()
+
+
+async def bytes_per_order(url: str) -> dict[str, int]:
+    """Return what a table takes for each order, indexes and all."""
+    connection = await asyncpg.connect(url, server_settings={"search_path": "fillwright"})
+    try:
+        count = await connection.fetchval("SELECT sum(orders) FROM tally WHERE status = 'confirmed'")
+        count += await connection.fetchval("SELECT count(*) FROM orders WHERE client_order_id LIKE 'old-%'")
+        sizes = {
+            table: await connection.fetchval("SELECT pg_total_relation_size($1::regclass)", table)
+            for table in ("orders", "events", "outcomes")
+        }
+    finally:
+        await connection.close()
+    return {table: round(size / count) for table, size in sizes.items()}
 
 
 def new_ids() -> Iterator[OrderId]:
@@ -189,6 +206,8 @@ def show(growth: Growth) -> None:
                 f"{size:,}", *(f"{both.many[step]:.2f} ({both.many[step] / both.few[step] - 1:+.0%})" for step in STEPS)
             )
         console.print(table)
+        sizes = ", ".join(f"{table} {size:,}" for table, size in growth.bytes_per_order.items())
+        console.print(f"bytes per order: {sizes}")
     for title, rates in (("orders in hand", growth.in_hand), ("worker processes", growth.workers)):
         if rates:
             table = Table(title, "confirmed orders/s")
