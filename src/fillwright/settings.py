@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from dotenv.parser import parse_stream
@@ -113,7 +114,7 @@ class Settings:
         if not self.database_url.startswith("sqlite://"):
             if self.database_url.startswith("memory://"):
                 return ":memory:"
-            return f"fillwright-{self.database_url.rpartition('/')[2].partition('?')[0]}.chain.db"
+            return f"fillwright-{urlsplit(self.database_url).path.strip('/') or 'postgres'}.chain.db"
         path = sqlite_path(self.database_url)
         return path if path == ":memory:" else f"{path}.chain.db"
 
@@ -125,7 +126,8 @@ def sqlite_path(url: str) -> str:
 
 def without_password(url: str) -> str:
     """Return a URL as it may be shown and logged."""
-    return re.sub(r"(?<=://)([^:/@]*):[^@]*@", r"\1:***@", url)
+    hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?i)((?:^|[?&])(?:ssl)?pass(?:word|file)=)[^&]*", r"\1***", hidden)
 
 
 def env_name(field: str) -> str:

@@ -25,7 +25,7 @@ def configure_logs(level: str, log_format: str) -> None:
     ]
     if console:
         structlog.configure(
-            processors=[*shared, structlog.dev.ConsoleRenderer()],
+            processors=[*shared, _console()],
             wrapper_class=structlog.make_filtering_bound_logger(number),
             logger_factory=structlog.PrintLoggerFactory(sys.stderr),
             cache_logger_on_first_use=True,
@@ -42,7 +42,7 @@ def configure_logs(level: str, log_format: str) -> None:
             cache_logger_on_first_use=True,
         )
     # The web server has its own loggers; what matters of theirs goes the same way.
-    renderer = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    renderer = _console() if console else structlog.processors.JSONRenderer()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -53,6 +53,11 @@ def configure_logs(level: str, log_format: str) -> None:
     server = logging.getLogger("uvicorn")
     server.handlers, server.propagate = [handler], False
     server.setLevel(max(number, logging.WARNING))
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Return a renderer for people. Variables are not for their eyes: a URL may have a password in it."""
+    return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))
 
 
 def log_orders(bus: Bus) -> None:

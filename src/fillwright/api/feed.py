@@ -24,6 +24,7 @@ from fillwright.core.units import Millis, OrderId
 # News can be lost without anybody noticing: whoever had it died with it. So what came for all orders is counted against
 # the log, over the last few seconds but for the very last moment, which is still being written.
 WINDOW_MS: Final = 5_000
+KEPT_MS: Final = 15_000  # old news may still come, from a Redis that stood still
 MOMENT_MS: Final = 250
 ORDERS_MAX: Final = 20_000
 
@@ -163,12 +164,12 @@ class Streams:
         while self._store.is_shared:
             await self._clock.sleep(self._poll_ms)
             now_ms = self._clock.now_ms()
-            from_ms, to_ms = max(begun_ms, now_ms - WINDOW_MS), now_ms - MOMENT_MS
-            for at_ms in [at_ms for at_ms in self._heard if at_ms < from_ms]:
+            from_ms, to_ms = max(begun_ms, now_ms - max(WINDOW_MS, 3 * self._poll_ms)), now_ms - MOMENT_MS
+            for at_ms in [at_ms for at_ms in self._heard if at_ms < min(from_ms, now_ms - KEPT_MS)]:
                 del self._heard[at_ms]
             try:
                 there = await self._store.count_events(from_ms, to_ms)
-                if there > sum(len(heard) for at_ms, heard in self._heard.items() if at_ms < to_ms):
+                if there > sum(len(heard) for at_ms, heard in self._heard.items() if from_ms <= at_ms < to_ms):
                     self._hear(await self._store.changed(from_ms, ORDERS_MAX))
             except StoreUnavailable as error:
                 structlog.get_logger().error("stream.look_failed", reason=str(error))

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
 from fillwright.api import openapi, wire
@@ -74,7 +75,7 @@ class HttpApi:
         self._tokens = tokens
         self._clock = clock
         self._settings = settings
-        self.fast_lane_max_bytes = settings.body_max_bytes if settings.fast_lane else 0
+        self.fast_lane_max_bytes = min(settings.body_max_bytes, HIGH_WATER_LIMIT) if settings.fast_lane else 0
         self._started = time.monotonic()
 
     def routes(self) -> list[BaseRoute]:

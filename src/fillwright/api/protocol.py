@@ -89,11 +89,16 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self._should_upgrade():
+            if self._is_answering():
+                self.transport.close()  # whatever was said now would be taken for the answer to what came before
+            elif self._should_upgrade():
                 self.handle_websocket_upgrade()
             elif self._vain_upgrade():
                 self._parse_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
+            if self._is_answering():
+                self.transport.close()
+                return
             self.send_400_response("Invalid HTTP request received.")
 
     def on_headers_complete(self) -> None:
@@ -122,8 +127,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer a whole request whose head has come before, byte for byte: it need not be parsed again."""
         body_at = data.find(HEAD_END) + len(HEAD_END)
         head = self._application.known_heads.get(data[:body_at])
-        before = cast("RequestResponseCycle | None", self.cycle)
-        if head is None or len(data) - body_at != head.body_bytes or (before and not before.response_complete):
+        if head is None or len(data) - body_at != head.body_bytes or self._is_answering() or self.flow.write_paused:
             return False
         cycle = _Cycle(head.keep_alive)
         cycle.body += data[body_at:]
@@ -146,11 +150,14 @@ class HttpProtocol(HttpToolsProtocol):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
+    def _is_answering(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
     def _may_take_the_fast_lane(self) -> bool:
         if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return False
-        before = cast("RequestResponseCycle | None", self.cycle)
-        if before is not None and not before.response_complete:
+        if self._is_answering() or self.flow.write_paused:
             return False
         length = None
         for name, value in self.headers:

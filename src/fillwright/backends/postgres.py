@@ -19,6 +19,7 @@ import asyncpg
 from fillwright.backends import codec
 from fillwright.backends import postgres_sql as sql
 from fillwright.backends.postgres_link import (
+    ANSWER_S,
     NOT_NOW,
     UNKNOWN,
     Connection,
@@ -53,6 +54,8 @@ T = TypeVar("T")
 SHARDS: Final = 32
 FLOOR_MS: Final = 1_000  # how long a look at the earliest due times holds
 PAGE: Final = 500
+UNLIMITED: Final = 1 << 40
+EARLIER_S: Final = 1.0
 FIRST_ATTEMPT: Final = RoutingStarted(1)
 
 
@@ -136,6 +139,9 @@ class PostgresStore:
         )
         self._claims = Link(url, settings)
         self._claiming = asyncio.Lock()
+        # Not over the connections for reading: searches must not keep a worker from holding on to its orders.
+        self._leases = Link(url, settings)
+        self._moving_leases = asyncio.Lock()
         self._lookups = Lane([Link(url, settings)], self._read_logs, id, settings.patience_ms)
         self._floors: tuple[Millis, Millis, Millis] | None = None
 
@@ -241,10 +247,13 @@ class PostgresStore:
         await self._read(lambda connection: connection.fetchval("SELECT 1 FROM pins LIMIT 1"))
 
     async def close(self) -> None:
-        for lane in (self._accepts, self._appends, self._lookups):
-            await lane.close()
-        await self._claims.close()
-        await self._readers.close()
+        for part in (self._accepts, self._appends, self._lookups, self._claims, self._leases):
+            await part.close()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._readers.close()
+        except (asyncpg.PostgresError, *UNKNOWN):
+            self._readers.terminate()
 
     async def _write_orders(
         self, connection: Connection, items: Sequence[_Accept], perhaps_done: bool
@@ -261,24 +270,26 @@ class PostgresStore:
             [order.created_at_ms for order in orders],
             [item.encoded[0] for item in items],
             [item.encoded[1] for item in items],
-            self._capacity,
+            # Without room, the statement would not wait for an earlier try that is still at it.
+            UNLIMITED if perhaps_done else self._capacity,
             _shard(connection),
         )
         new = {row[0] for row in rows}
-        before: dict[str, Order] = {}
+        before: dict[str, Order | None] = {}
         if len(new) < len(items):
             given = [key for key in keys if key is not None]
             known = await connection.fetch(sql.KNOWN, [order.id for order in orders if order.id not in new], given)
             if perhaps_done:
                 new |= {row["id"] for row in known}  # ids are drawn anew for every order, so these are ours
             found = {order.id: order for order in await self._orders(connection, [row["id"] for row in known])}
-            before = {row["client_order_id"]: found[row["id"]] for row in known if row["id"] in found}
+            before = {row["client_order_id"]: found.get(row["id"]) for row in known}
         self._committed([item.update for item in items if item.update.order.id in new])
         return [order if order.id in new else self._not_new(order, before) for order in orders]
 
-    def _not_new(self, order: Order, before: dict[str, Order]) -> Order | Exception:
+    def _not_new(self, order: Order, before: dict[str, Order | None]) -> Order | Exception:
         if order.client_order_id in before:
-            return before[order.client_order_id]
+            known = before[order.client_order_id]
+            return known or StoreUnavailable(f"the log of the order {order.client_order_id!r} cannot be read")
         return QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
 
     async def _write_events(
@@ -415,7 +426,7 @@ class PostgresStore:
             # Their acceptance may have been committed on another connection whose answer we have not read yet.
             earlier = [future for order_id in fresh if (future := self._accepts.pending(order_id)) is not None]
             if earlier:
-                await asyncio.wait(earlier)
+                await asyncio.wait(earlier, timeout=EARLIER_S)
             self._committed(updates)
         return under_way, resting
 
@@ -439,7 +450,13 @@ class PostgresStore:
 
     async def _move_leases(self, claims: Sequence[tuple[OrderId, int]], due_at_ms: Millis, *, give_back: bool) -> None:
         ids, leases = [order_id for order_id, _ in claims], [lease for _, lease in claims]
-        await self._read(lambda c: c.execute(sql.MOVE_LEASES, ids, leases, due_at_ms, give_back))
+        async with self._moving_leases:
+            try:
+                connection = await self._leases.get()
+                await connection.execute(sql.MOVE_LEASES, ids, leases, due_at_ms, give_back)
+            except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
+                self._leases.drop()
+                raise explain(error) from error
 
     async def _read_logs(
         self, connection: Connection, items: Sequence[tuple[OrderId, int]], _: bool

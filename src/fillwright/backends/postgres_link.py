@@ -54,14 +54,16 @@ UNKNOWN: Final = (
     OSError,
     TimeoutError,
 )
-# The server cannot take us now, but may soon.
+# The server cannot take us now, but may soon, or another one in its place.
 NOT_NOW: Final = (
+    asyncpg.exceptions.ReadOnlySQLTransactionError,
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.TooManyConnectionsError,
     asyncpg.PostgresConnectionError,
     OSError,
     TimeoutError,
 )
+FATAL: Final = ("FATAL", "PANIC")  # the server ends the connection with these
 # Rolled back because of others: the same again may work.
 ROLLED_BACK: Final = (asyncpg.exceptions.TransactionRollbackError,)
 
@@ -93,6 +95,11 @@ async def connect(
             "search_path": SCHEMA,
             "synchronous_commit": "on",  # whatever is the default there: what we call durable is durable
             "statement_timeout": "0" if patiently else str(settings.timeout_ms),
+            # A process that freezes or vanishes between two statements must not keep its locks for hours.
+            "idle_in_transaction_session_timeout": "0" if patiently else str(settings.timeout_ms),
+            "tcp_keepalives_idle": "10",
+            "tcp_keepalives_interval": "5",
+            "tcp_keepalives_count": "3",
             "jit": "off",
             **server_settings,
         },
@@ -120,36 +127,70 @@ class Link:
             self._connection = None
 
     async def close(self) -> None:
+        """Say goodbye; if nobody hears it, hang up."""
         if self._connection is not None and not self._connection.is_closed():
-            await self._connection.close(timeout=ANSWER_S)
+            try:
+                await self._connection.close(timeout=ANSWER_S)
+            except (asyncpg.PostgresError, *UNKNOWN):
+                self.drop()
 
 
-async def persist(link: Link, statement: Callable[[Connection, bool], Awaitable[T]], patience_ms: Millis) -> T:
-    """Return what `statement` returns, on a new connection after each break, for as long as patience lasts.
+async def persist(
+    link: Link, statement: Callable[[Connection, bool], Awaitable[T]], until_s: float, *, perhaps_done: bool = False
+) -> T:
+    """Return what `statement` returns, on a new connection after each break, until `until_s` on the loop's clock.
 
-    It is told whether an earlier try may have been carried out. Raise StoreUnavailable when patience is over, saying
-    whether that is so, and what asyncpg raises if the server refuses.
+    It is told whether an earlier try may have been carried out. Raise StoreUnavailable when it does not work out,
+    saying whether that is so.
     """
-    loop = asyncio.get_running_loop()
-    until, pause_s, perhaps_done = loop.time() + patience_ms / 1000, PAUSE_S, False
+    loop, pause_s = asyncio.get_running_loop(), PAUSE_S
     while True:
         sent = False
         try:
             connection = await link.get()
             sent = True
             return await statement(connection, perhaps_done)
-        except ValueError:  # also asyncpg's own for an argument that it cannot encode: nothing was sent
-            raise
         except ROLLED_BACK as error:
             failure: Exception = error
         except UNKNOWN + NOT_NOW as error:
+            if isinstance(error, ValueError):  # asyncpg's own, for an argument that it cannot encode: nothing was sent
+                raise Refused(error, perhaps_done) from error
             failure, perhaps_done = error, perhaps_done or sent
             link.drop()
-        if loop.time() + pause_s > until:
+        except Exception as error:
+            # A batch is a statement and a look at what it left out: of what is refused, a part may be done.
+            if getattr(error, "severity_en", "") not in FATAL:
+                raise Refused(error, perhaps_done or sent) from error
+            failure, perhaps_done = error, perhaps_done or sent
+            link.drop()
+        if loop.time() + pause_s > until_s:
             raise StoreUnavailable(_words(failure, perhaps_done)) from failure
         structlog.get_logger().warning("store.trying_again", reason=reason(failure), unknown=perhaps_done)
         await asyncio.sleep(pause_s)
         pause_s = min(PAUSE_S_MAX, pause_s * 2)
+
+
+class Refused(Exception):
+    """The server will not do it, however often it is asked. `perhaps_done`: all the same, it may be done in part."""
+
+    def __init__(self, error: Exception, perhaps_done: bool) -> None:
+        super().__init__(reason(error))
+        self.perhaps_done = perhaps_done
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[Item, Result]):
+    item: Item
+    future: asyncio.Future[Result]
+    until_s: float
+
+    def settle(self, outcome: Result | Exception) -> None:
+        if self.future.cancelled():
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
 
 
 class Lane(Generic[Item, Result]):
@@ -171,8 +212,8 @@ class Lane(Generic[Item, Result]):
         self._links = tuple(links)
         self._write = write
         self._key = key
-        self._patience_ms = patience_ms
-        self._gathering: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._patience_s = patience_ms / 1000
+        self._gathering: list[_Entry[Item, Result]] = []
         self._under_way: dict[Hashable, asyncio.Future[Result]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
@@ -183,12 +224,12 @@ class Lane(Generic[Item, Result]):
         """Return a future of the item's outcome, done once that is durable. Raise StoreUnavailable once closed."""
         if self._closed:
             raise StoreUnavailable("the store is closed")
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._gathering.append((item, future))
+        entry = _Entry[Item, Result](item, self._loop.create_future(), self._loop.time() + self._patience_s)
+        self._gathering.append(entry)
         if self._free and not self._called:
             self._called = True
             self._loop.call_soon(self._begin)
-        return future
+        return entry.future
 
     def pending(self, key: Hashable) -> asyncio.Future[Result] | None:
         """Return the future of the item with this key whose batch is under way, if there is one."""
@@ -207,67 +248,58 @@ class Lane(Generic[Item, Result]):
         self._called = False
         share = max(BATCH_MIN, -(-len(self._gathering) // max(1, len(self._free))))
         while self._free and (batch := self._next_batch(min(share, BATCH_MAX))):
-            self._under_way.update((key, future) for key, (_, future) in batch.items())
+            self._under_way.update((key, entry.future) for key, entry in batch.items())
             task = self._loop.create_task(self._carry_out(self._free.pop(), batch))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
-    def _next_batch(self, size: int) -> dict[Hashable, tuple[Item, asyncio.Future[Result]]]:
-        batch: dict[Hashable, tuple[Item, asyncio.Future[Result]]] = {}
-        left: list[tuple[Item, asyncio.Future[Result]]] = []
+    def _next_batch(self, size: int) -> dict[Hashable, _Entry[Item, Result]]:
+        batch: dict[Hashable, _Entry[Item, Result]] = {}
+        left: list[_Entry[Item, Result]] = []
+        now_s = self._loop.time()
         for entry in self._gathering:
-            key = self._key(entry[0])
-            if len(batch) >= size or key in batch or key in self._under_way:
+            key = self._key(entry.item)
+            if entry.until_s < now_s:
+                entry.settle(StoreUnavailable("the database does not keep up; nothing was written"))
+            elif len(batch) >= size or key in batch or key in self._under_way:
                 left.append(entry)
             else:
                 batch[key] = entry
         self._gathering = left
         return batch
 
-    async def _carry_out(self, link: Link, batch: dict[Hashable, tuple[Item, asyncio.Future[Result]]]) -> None:
-        items = [item for item, _ in batch.values()]
+    async def _carry_out(self, link: Link, batch: dict[Hashable, _Entry[Item, Result]]) -> None:
         try:
-            outcomes = await self._outcomes(link, items)
+            await self._settle(link, list(batch.values()), self._loop.time() + self._patience_s)
         finally:
             for key in batch:
                 del self._under_way[key]
             self._free.append(link)
-        for (_, future), outcome in zip(batch.values(), outcomes, strict=True):
-            if future.cancelled():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
         if self._gathering:
             self._begin()
 
-    async def _outcomes(
-        self, link: Link, items: Sequence[Item], perhaps_done: bool = False
-    ) -> Sequence[Result | Exception]:
-        tries = 0
+    async def _settle(
+        self, link: Link, entries: Sequence[_Entry[Item, Result]], until_s: float, *, perhaps_done: bool = False
+    ) -> None:
+        items = [entry.item for entry in entries]
 
-        async def write(connection: Connection, unknown: bool) -> Sequence[Result | Exception]:
-            nonlocal tries
-            tries += 1
-            # Also what was refused may have been carried out in part: a batch is one statement, and a look at the rest.
-            return await self._write(connection, items, perhaps_done or unknown or tries > 1)
+        async def write(connection: Connection, perhaps: bool) -> Sequence[Result | Exception]:
+            return await self._write(connection, items, perhaps)
 
         try:
-            return await persist(link, write, self._patience_ms)
+            outcomes = await persist(link, write, until_s, perhaps_done=perhaps_done)
         except StoreUnavailable as error:
-            return [error] * len(items)
-        except Exception as error:
-            if len(items) == 1:
-                return [_unavailable(error)]
-            # One of them is at fault, and must not cost the others theirs.
-            return [outcome for item in items for outcome in await self._outcomes(link, [item], perhaps_done=True)]
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    failure = StoreUnavailable(f"the write failed: {reason(error)}")
-    failure.__cause__ = error
-    return failure
+            outcomes = [StoreUnavailable(str(error)) for _ in entries]
+        except Refused as refusal:
+            if len(entries) > 1:
+                # One of them is at fault, and must not cost the others theirs.
+                for entry in entries:
+                    await self._settle(link, [entry], until_s, perhaps_done=refusal.perhaps_done)
+                return
+            unknown = "; whether it was carried out is not known" if perhaps_done else ""
+            outcomes = [StoreUnavailable(f"the write failed: {refusal}{unknown}")]
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            entry.settle(outcome)
 
 
 def _words(error: Exception, perhaps_done: bool) -> str:
@@ -277,8 +309,10 @@ def _words(error: Exception, perhaps_done: bool) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's message; some have none."""
-    return str(error) or type(error).__name__
+    """Return an error's message without what is nobody's business: addresses, and the values in a row."""
+    if isinstance(error, OSError):
+        return type(error).__name__
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def explain(error: BaseException) -> StoreUnavailable:

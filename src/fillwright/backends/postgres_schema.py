@@ -14,6 +14,8 @@ from fillwright.backends.postgres_link import NOT_NOW, SCHEMA, UNKNOWN, Connecti
 from fillwright.backends.schema import read_scripts
 from fillwright.core.errors import StoreUnavailable
 
+UNREADABLE: Final = "DATABASE_URL cannot be read: write postgresql://user:password@host:port/database"
+WAIT_MS: Final = 60_000  # for another process that migrates
 LOCK_MS: Final = 5_000  # an ALTER TABLE that waits keeps everybody else waiting behind it: better to try again later
 
 
@@ -32,6 +34,8 @@ async def migrate(url: str, settings: PostgresSettings) -> tuple[int, int]:
             after = await _version(connection)
         finally:
             await connection.close()
+    except ValueError:  # its message may quote the password
+        raise StoreUnavailable(UNREADABLE) from None
     except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
         raise StoreUnavailable(f"cannot bring the database up to date: {reason(error)}") from error
     if after > len(known):
@@ -49,6 +53,8 @@ async def version(url: str, settings: PostgresSettings) -> int:
             return await _version(connection)
         finally:
             await connection.close()
+    except ValueError:
+        raise StoreUnavailable(UNREADABLE) from None
     except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
         raise StoreUnavailable(f"cannot open the database: {reason(error)}") from error
 
@@ -56,6 +62,7 @@ async def version(url: str, settings: PostgresSettings) -> int:
 async def _apply(connection: Connection, known: list[str]) -> None:
     # Of processes that start together one migrates, the others wait and find it done: in transactions that begin after
     # the wait, for one that began before it may still hold that the tables are not there.
+    await connection.execute(f"SET lock_timeout = {WAIT_MS}")
     await connection.execute("SELECT pg_advisory_lock(hashtext('fillwright.schema'))")
     for number in range(1, len(known) + 1):
         async with connection.transaction():

@@ -72,8 +72,10 @@ class RedisBus:
                 socket_connect_timeout=ANSWER_S,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
-            raise StoreUnavailable(f"REDIS_URL cannot be read: {error}") from error
+        except ValueError:  # its message may quote the password
+            raise StoreUnavailable(
+                "REDIS_URL cannot be read: it is not redis://user:password@host:port/number"
+            ) from None
         self._local = local
         self._news_channel = f"fillwright:{name}:news"
         self._wake_channel = f"fillwright:{name}:wake"
@@ -84,6 +86,8 @@ class RedisBus:
         self._wake_others = False
         self._others: dict[str, bool] = {self._news_channel: True, self._wake_channel: True}
         self._counted_s = 0.0
+        self._subscribed: frozenset[str] = frozenset()
+        self._closing = False
         self._to_send = asyncio.Event()
         self._faults: dict[str, str] = {"sending": NOT_YET, "receiving": NOT_YET}
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,6 +108,7 @@ class RedisBus:
             del self._faults["receiving"]
 
     async def close(self) -> None:
+        self._closing = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:  # bounded: `asyncio.wait_for`, which the client uses, can lose a cancellation on Python 3.11
@@ -144,12 +149,12 @@ class RedisBus:
             self._to_send.set()
 
     async def _keep_sending(self) -> None:
-        while True:
+        while not self._closing:
             try:
-                while True:
+                while not self._closing:
                     await self._send()
                     self._well("sending")
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:  # whatever it is: a task that ends in silence would look like all is well
                 self._ill("sending", error)
                 self._outgoing.clear()  # by the time that it would arrive, everybody has read it from the log
                 await asyncio.sleep(PAUSE_S)
@@ -179,8 +184,7 @@ class RedisBus:
         """Learn whether anybody else listens: nobody need pack what nobody unpacks."""
         for channel, count in await self._redis.pubsub_numsub(self._news_channel, self._wake_channel):
             name = channel.decode() if isinstance(channel, bytes) else channel
-            here = bool(self._listeners if name == self._news_channel else self._wake_listeners)
-            self._others[name] = count > here
+            self._others[name] = count > (name in self._subscribed)
 
     def _pack(self, updates: Sequence[Update]) -> bytes:
         frames = []
@@ -192,22 +196,24 @@ class RedisBus:
         return _encoder.encode(Envelope(self._sender, frames))
 
     async def _keep_receiving(self, channels: Sequence[str]) -> None:
-        while True:
+        while not self._closing:
             pubsub = self._redis.pubsub()
             try:
                 await pubsub.subscribe(*channels)
+                self._subscribed = frozenset(channels)
                 await self._receive(pubsub)
-            except (RedisError, OSError, TimeoutError) as error:
+            except Exception as error:
                 self._ill("receiving", error)
                 await asyncio.sleep(PAUSE_S)
             finally:
+                self._subscribed = frozenset()
                 with contextlib.suppress(RedisError, OSError):
                     await pubsub.aclose()  # type: ignore[no-untyped-call] # redis-py leaves it without types
 
     async def _receive(self, pubsub: PubSub) -> None:
         loop = asyncio.get_running_loop()
         heard_s = loop.time()
-        while True:
+        while not self._closing:
             message = await pubsub.get_message(timeout=SILENCE_S)
             if message is None:
                 silence_s = loop.time() - heard_s

@@ -11,13 +11,12 @@ The ledger is a database of its own, never the engine's, and several processes m
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import random
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import shake_128
 from typing import Any, Final
 from uuid import uuid4
 
@@ -27,13 +26,14 @@ from fillwright.core.errors import ChainUnavailable, ExecutionError, SlippageExc
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Clock, Finalized, LandedSwap
 from fillwright.core.routing import Route
-from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58, format_amount
+from fillwright.core.units import BASE58, BaseUnits, Millis, OrderId, Signature, format_amount
 
 BLOCK_MS: Final = 400
 BLOCK_MS_MIN: Final = 40  # at speed 0 blocks still take time, or nothing signed could land before it expires
 BLOCKHASH_BLOCKS: Final = 150
 FINALIZED_BLOCKS: Final = 32
 FIRST_HEIGHT: Final = 250_000_000
+SIGNATURE_DIGITS: Final = 87  # of base 58: what 64 bytes take
 FEE_LAMPORTS: Final = 5_000
 PACE_MS: Final = 100  # how long after another process has changed the pace of the blocks we may learn of it
 LOCK_S: Final = 0.5  # the ledger is asked on the event loop: better no answer than a long wait
@@ -80,6 +80,7 @@ class Memo(msgspec.Struct, frozen=True):
     last_valid: int
 
 
+_TO_BASE58: Final = bytes(ord(BASE58[byte % 58]) for byte in range(256))
 _memos: Final = msgspec.json.Decoder(Memo)
 
 
@@ -120,13 +121,7 @@ class Ledger:
         return blocks * self._block_ms
 
     def enter(self, signature: Signature, memo: Memo, lands_at_ms: Millis, result: int | str) -> None:
-        """Write down how a transaction lands: the out amount or an error. The first to do so decides.
-
-        What is entered in one turn of the event loop is committed at its end, before anybody can act on it.
-        """
-        if not self._database.in_transaction:
-            self._ask("BEGIN IMMEDIATE")
-            asyncio.get_running_loop().call_soon(self._commit)
+        """Write down how a transaction lands: the out amount or an error. The first to do so decides."""
         out_amount, error = (str(result), None) if isinstance(result, int) else (None, result)
         self._ask(
             "INSERT OR IGNORE INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -164,13 +159,7 @@ class Ledger:
         ]
 
     def close(self) -> None:
-        self._commit()
         self._database.close()
-
-    def _commit(self) -> None:
-        with contextlib.suppress(sqlite3.ProgrammingError):  # closed in the meantime, and committed by that
-            if self._database.in_transaction:
-                self._database.execute("COMMIT")
 
     def _open_blocks(self, block_ms: Millis | None) -> tuple[int, Millis, Millis]:
         """Go on counting where the ledger stands, at the pace that is set now: heights never run backwards.
@@ -231,8 +220,8 @@ class SimulatedChain:
                 last_valid,
             )
         )
-        signature = blake2b(message, key=b"simulated wallet", digest_size=64).digest()
-        return SignedTransaction(Signature(base58(signature)), signature + message, last_valid)
+        seal = shake_128(b"simulated wallet" + message).digest(SIGNATURE_DIGITS)
+        return SignedTransaction(Signature(seal.translate(_TO_BASE58).decode()), seal + message, last_valid)
 
     async def send(self, transaction: SignedTransaction) -> None:
         self._land(transaction)
@@ -261,7 +250,7 @@ class SimulatedChain:
         settings, chance = self._settings, self._random.random
         if chance() < settings.dropped_rate:
             return
-        memo = _memos.decode(transaction.raw[64:])
+        memo = _memos.decode(transaction.raw[SIGNATURE_DIGITS:])
         delay_ms = int(self._random.uniform(settings.execution_ms_min, settings.execution_ms_max) * settings.speed)
         if chance() < settings.late_rate:  # around the end of its time: some of these come too late
             delay_ms = self._ledger.span_ms(self._random.randrange(120, 170))

@@ -73,9 +73,16 @@ async def _keep(arguments: Sequence[str], files: Sequence[int], stop: asyncio.Ev
     log, loop, pause_s = structlog.get_logger().bind(process=arguments[0]), asyncio.get_running_loop(), PAUSE_S
     while not stop.is_set():
         started = loop.time()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fillwright", *arguments), pass_fds=files, stdin=asyncio.subprocess.DEVNULL
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "fillwright", *arguments, "--parent", str(os.getpid())),
+                pass_fds=files,
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except OSError as error:
+            log.error("all.cannot_start", reason=str(error), again_in_s=PAUSE_S_MAX)
+            await _wait(stop, PAUSE_S_MAX)
+            continue
         ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
         try:
             await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -87,9 +94,13 @@ async def _keep(arguments: Sequence[str], files: Sequence[int], stop: asyncio.Ev
             return
         pause_s = PAUSE_S if loop.time() - started > STEADY_S else min(PAUSE_S_MAX, pause_s * 2)
         log.error("all.process_ended", pid=process.pid, code=process.returncode, again_in_s=pause_s)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await stop.wait()
+        await _wait(stop, pause_s)
+
+
+async def _wait(stop: asyncio.Event, span_s: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(span_s):
+            await stop.wait()
 
 
 async def _end(process: asyncio.subprocess.Process, grace_s: float) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import signal
 import socket
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from fillwright import app
 from fillwright.cli.exits import Refused
 from fillwright.core.errors import ChainUnavailable, StoreUnavailable
 from fillwright.settings import Settings
+
+PARENT_S: Final = 0.5
 
 
 def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
@@ -34,6 +40,17 @@ def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None
         if started:
             raise
         raise Refused(f"the engine cannot start: {error}") from error
+
+
+def end_with(parent: int) -> None:
+    """Stop this process when its parent is gone, which cannot tell it any more."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def address_or_fail(settings: Settings, *, shared: bool = False) -> socket.socket:

@@ -9,7 +9,7 @@ import click
 
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
-from fillwright.cli.running import address_or_fail, run
+from fillwright.cli.running import address_or_fail, end_with, run
 from fillwright.settings import env_name
 from fillwright.telemetry import configure_logs
 
@@ -25,7 +25,8 @@ from fillwright.telemetry import configure_logs
 @click.option("--api-only", is_flag=True, help="Take orders, but leave their execution to `fillwright worker`.")
 @click.option("--reuse-port", is_flag=True, help="Share the port with other processes that are started likewise.")
 @click.option("--listener", type=int, hidden=True, help="The number of a listening socket that is already open.")
-def command(api_only: bool, reuse_port: bool, listener: int | None, **options: str | None) -> None:
+@click.option("--parent", type=int, hidden=True, help="The process to end with.")
+def command(api_only: bool, reuse_port: bool, listener: int | None, parent: int | None, **options: str | None) -> None:
     """Run the engine until it is told to stop: the API, and a worker that executes orders.
 
     Settings are read from the environment and from .env in the working directory. Logs go to standard error, as
@@ -34,6 +35,8 @@ def command(api_only: bool, reuse_port: bool, listener: int | None, **options: s
     given = {env_name(name): value for name, value in options.items() if value is not None}
     settings = settings_or_fail({**os.environ, **given})
     configure_logs(settings.log_level, settings.log_format)
+    if parent is not None:
+        end_with(parent)
     # The port first: a start that fails because another engine has it must leave that engine's files alone.
     with address_or_fail(settings, shared=reuse_port) if listener is None else socket.socket(fileno=listener) as open_:
         run(lambda listening: app.serve(settings, open_, works=not api_only, listening=lambda _: listening()))

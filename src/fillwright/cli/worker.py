@@ -8,12 +8,13 @@ import click
 
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
-from fillwright.cli.running import run
+from fillwright.cli.running import end_with, run
 from fillwright.telemetry import configure_logs
 
 
 @click.command(epilog=EXIT_CODES)
-def command() -> None:
+@click.option("--parent", type=int, hidden=True, help="The process to end with.")
+def command(parent: int | None) -> None:
     """Execute orders that other processes take, until told to stop.
 
     Any number of workers may share a database. Each works on QUEUE_CONCURRENCY orders at the same time; the limit on
@@ -21,4 +22,6 @@ def command() -> None:
     """
     settings = settings_or_fail(os.environ)
     configure_logs(settings.log_level, settings.log_format)
+    if parent is not None:
+        end_with(parent)
     run(lambda working: app.work(settings, working))

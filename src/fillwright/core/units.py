@@ -32,9 +32,9 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _CROCKFORD_PAIRS = [a + b for a in _CROCKFORD for b in _CROCKFORD]
 _PAIR_SHIFTS = (70, 60, 50, 40, 30, 20, 10, 0)
 _ORDER_ID = re.compile(rf"ord_[0-7][{_CROCKFORD}]{{25}}", re.ASCII)
-_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_BASE58_PAIRS = [a + b for a in _BASE58 for b in _BASE58]
-_BASE58_VALUE = {letter: value for value, letter in enumerate(_BASE58)}
+BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_BASE58_PAIRS = [a + b for a in BASE58 for b in BASE58]
+_BASE58_VALUE = {letter: value for value, letter in enumerate(BASE58)}
 
 
 @dataclass(frozen=True, slots=True)

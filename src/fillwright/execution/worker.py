@@ -104,7 +104,7 @@ class Worker:
         try:
             while order.status in IN_HAND:
                 event = await self._executor.next_event(order)
-                if STATUS_AFTER[type(event)] not in IN_HAND:
+                if STATUS_AFTER[type(event)] not in IN_HAND and self._in_hand.get(order.id) == lease:
                     self._ending.add(order.id)
                     self._awake()
                 order = await self._store.append(order, event, lease)
