@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from fillwright.settings import Settings, SettingsError, env_name, read_settings
+from fillwright.settings import Settings, SettingsError, env_name, read_settings, without_password
 
 NOWHERE: Final = Path("no-such-folder/.env")
 TEXTS: Final = {
@@ -145,3 +145,22 @@ def test_a_value_is_refused_in_words_that_say_what_to_write(tmp_path: Path) -> N
     ):
         with pytest.raises(SettingsError, match=f"{name}=.*{words}"):
             read_settings({name: value}, tmp_path / ".env")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://user:secret@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://user:se@cret/#@host/db", "postgresql://user:***@host/db"),
+        ("postgresql://host/db?password=secret&sslmode=require", "postgresql://host/db?password=***&sslmode=require"),
+        ("redis://:secret@host:6379/0", "redis://:***@host:6379/0"),
+        ("sqlite:///orders.db", "sqlite:///orders.db"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_the_chain_s_file_does_not_bear_a_password() -> None:
+    for url in ("postgresql://user:secret@host:5432", "postgresql://user:secret@host:5432/orders?password=secret"):
+        assert "secret" not in Settings(database_url=url).ledger_path

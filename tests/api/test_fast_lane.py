@@ -124,3 +124,21 @@ async def test_a_client_that_leaves_before_the_answer_leaves_an_order_that_is_ex
         for order in found:
             assert (await world.statuses(order["orderId"]))[-1] == "confirmed"
         assert (await world.reconcile()).findings == []
+
+
+async def test_whatever_follows_an_order_that_is_not_answered_yet_is_not_taken_for_its_answer() -> None:
+    upgrade = b"GET /api/stream HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    for follows in (upgrade, b"what? \r\n\r\n"):
+        async with a_world(working=False) as world:
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(a_post(BODY, PLAIN) + follows)
+            assert (await reader.read()).partition(b"\r\n")[0] in (b"", b"HTTP/1.1 201 Created")
+            writer.close()
+
+
+async def test_a_long_body_is_taken_where_it_is_allowed() -> None:
+    async with a_world(body_max_bytes=200_000, working=False) as world:
+        body = BODY + b" " * 150_000
+        request = a_post(body, PLAIN)
+        ((status, _, _),) = await exchange(world, *(request[at : at + 30_000] for at in range(0, len(request), 30_000)))
+        assert status == "HTTP/1.1 201 Created"

@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 
 from fillwright.backends.postgres import PostgresStore, open_postgres
-from fillwright.backends.postgres_link import PostgresSettings
+from fillwright.backends.postgres_link import PostgresSettings, connect
 from fillwright.backends.postgres_schema import migrate
-from fillwright.core.errors import Failure, StoreUnavailable, VersionConflict
+from fillwright.backends.postgres_sql import LOCK_STARTS
+from fillwright.core.errors import Failure, QueueFull, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     Accepted,
     AttemptFailed,
@@ -257,3 +258,74 @@ async def _prepared(connection: Any) -> str:
     """Return a call of the claim's prepared statement."""
     name = await connection.fetchval("SELECT name FROM pg_prepared_statements WHERE statement LIKE '%SKIP LOCKED%'")
     return f"{name}('w', 1, 0, 0, 1, 1, 1, 'a', 'b', 1)"
+
+
+async def test_a_refusal_after_an_unknown_try_is_told_as_unknown(site: Site) -> None:
+    async with site.a_store_by_wire() as (store, relay):
+        await accept(store, 1)
+        relay.lose_the_reply_to(b"Accepted")
+        unknown = asyncio.ensure_future(accept(store, 2))
+        while not relay.lost:
+            await asyncio.sleep(0)
+        connection = await asyncpg.connect(site.url)
+        await connection.execute("ALTER TABLE fillwright.tally RENAME TO gone")
+        with pytest.raises(StoreUnavailable, match="whether it was carried out is not known"):
+            await unknown
+        await connection.execute("ALTER TABLE fillwright.gone RENAME TO tally")
+        await connection.close()
+        assert (await store.history(some_id(2, EPOCH_MS)))[0].seq == 1
+
+
+async def test_an_unknown_order_is_not_refused_because_others_took_the_last_place(site: Site) -> None:
+    async with site.a_store_by_wire(capacity=2) as (store, relay), site.store(capacity=2) as other:
+        await accept(store, 1)
+        relay.lose_the_reply_to(b"Accepted")
+        unknown = asyncio.ensure_future(accept(store, 2))
+        while not relay.lost:
+            await asyncio.sleep(0)
+        with pytest.raises(QueueFull):
+            await accept(other, 3)
+        assert (await unknown).id == some_id(2, EPOCH_MS)
+
+
+async def test_a_claimer_that_freezes_in_the_middle_does_not_keep_the_others_from_claiming(site: Site) -> None:
+    async with site.store(starts_per_minute=100, settings=IMPATIENT) as store:
+        await accept(store)
+        frozen = await connect(site.url, IMPATIENT)
+        await frozen.execute("BEGIN")
+        await frozen.execute(LOCK_STARTS)
+        taken: list[Claim] = []
+        for _ in range(3):
+            with contextlib.suppress(StoreUnavailable):  # until the server has ended the frozen one's transaction
+                taken += (await store.claim("w", 1)).taken
+        assert len(taken) == 1
+        frozen.terminate()
+
+
+async def test_one_event_that_cannot_be_written_does_not_cost_the_others_theirs(site: Site) -> None:
+    async with site.store() as store:
+        for number in range(20):
+            await accept(store, number)
+        claims = (await store.claim("w", 20)).taken
+        poison = RouteSelected(a_route(), 1 << 70)
+        events = [poison if number == 7 else RouteSelected(a_route(), 1) for number in range(20)]
+        connection = await asyncpg.connect(site.url)
+        await connection.execute(f"ALTER TABLE fillwright.events ADD CHECK (data NOT LIKE '%{1 << 70}%') NOT VALID")
+        await connection.close()
+        outcomes = await asyncio.gather(
+            *(store.append(claim.order, event, claim.lease) for claim, event in zip(claims, events, strict=True)),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, Order) for outcome in outcomes] == [number != 7 for number in range(20)]
+        assert isinstance(outcomes[7], StoreUnavailable)
+
+
+async def test_searches_do_not_keep_a_worker_from_holding_on_to_its_orders(site: Site) -> None:
+    async with site.store(settings=PostgresSettings(readers=1, timeout_ms=2_000)) as store:
+        await accept(store)
+        claim = await claim_one(store)
+        searching = asyncio.ensure_future(store._read(lambda c: c.fetchval("SELECT pg_sleep(1)")))
+        await asyncio.sleep(0.05)
+        await store.renew([(claim.order.id, claim.lease)])
+        assert not searching.done()
+        await searching

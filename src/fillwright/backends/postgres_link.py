@@ -158,9 +158,8 @@ async def persist(
             failure, perhaps_done = error, perhaps_done or sent
             link.drop()
         except Exception as error:
-            # A batch is a statement and a look at what it left out: of what is refused, a part may be done.
             if getattr(error, "severity_en", "") not in FATAL:
-                raise Refused(error, perhaps_done or sent) from error
+                raise Refused(error, perhaps_done) from error
             failure, perhaps_done = error, perhaps_done or sent
             link.drop()
         if loop.time() + pause_s > until_s:
@@ -171,11 +170,11 @@ async def persist(
 
 
 class Refused(Exception):
-    """The server will not do it, however often it is asked. `perhaps_done`: all the same, it may be done in part."""
+    """The server will not do it, however often it is asked. `is_unknown`: an earlier try may have been carried out."""
 
-    def __init__(self, error: Exception, perhaps_done: bool) -> None:
+    def __init__(self, error: Exception, is_unknown: bool) -> None:
         super().__init__(reason(error))
-        self.perhaps_done = perhaps_done
+        self.is_unknown = is_unknown
 
 
 @dataclass(slots=True, eq=False)
@@ -292,11 +291,12 @@ class Lane(Generic[Item, Result]):
             outcomes = [StoreUnavailable(str(error)) for _ in entries]
         except Refused as refusal:
             if len(entries) > 1:
-                # One of them is at fault, and must not cost the others theirs.
+                # One of them is at fault, and must not cost the others theirs. Some may be done: a batch is a statement
+                # and then a look at what it left out, and either can be what was refused.
                 for entry in entries:
-                    await self._settle(link, [entry], until_s, perhaps_done=refusal.perhaps_done)
+                    await self._settle(link, [entry], until_s, perhaps_done=True)
                 return
-            unknown = "; whether it was carried out is not known" if perhaps_done else ""
+            unknown = "; whether it was carried out is not known" if refusal.is_unknown else ""
             outcomes = [StoreUnavailable(f"the write failed: {refusal}{unknown}")]
         for entry, outcome in zip(entries, outcomes, strict=True):
             entry.settle(outcome)
