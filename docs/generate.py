@@ -105,7 +105,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "sim_venue_down_rate": "Share of time, in stretches of 10 s, that a venue is down.",
     },
     "Simulated chain": {
-        "sim_ledger": "The chain's own file; empty: beside the database, with `.chain.db` behind its name.",
+        "sim_ledger": "The chain's own file, the same for all processes; empty: beside an SQLite database, with"
+        " `.chain.db` behind its name; with PostgreSQL, `fillwright-<database>.chain.db` in the working directory.",
         "sim_execution_min_ms": "Least time from sending to landing.",
         "sim_execution_max_ms": "Greatest time from sending to landing.",
         "sim_slippage_exceeded_rate": "Share of swaps that fail on chain because the price moved beyond the limit.",

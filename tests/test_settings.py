@@ -164,3 +164,15 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_the_chain_s_file_does_not_bear_a_password() -> None:
     for url in ("postgresql://user:secret@host:5432", "postgresql://user:secret@host:5432/orders?password=secret"):
         assert "secret" not in Settings(database_url=url).ledger_path
+
+
+def test_what_is_no_url_is_refused_without_being_shown() -> None:
+    for name, url in (
+        ("DATABASE_URL", "postgresql:/user:secret@host/orders"),
+        ("DATABASE_URL", "user:secret@host/orders"),
+        ("DATABASE_URL", "mysql://user:secret@host/orders"),
+        ("REDIS_URL", ":secret@host:6379"),
+    ):
+        told = refusal({name: url})
+        assert told.startswith(f"{name}=")
+        assert "secret" not in told

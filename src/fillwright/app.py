@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -113,7 +114,7 @@ async def open_worker(
     ledger = open_ledger(settings, clock)
     try:
         chain = open_chain(settings, ledger, clock)
-        await _check_chain(parts.store, chain)
+        await check_chain(parts.store, chain, settings)
         executor = Executor(
             parts.venues,
             chain,
@@ -180,14 +181,19 @@ async def open_engine(
         yield Engine(parts.store, parts.bus, parts.intake, chain, worker, api.streams, api.asgi)
 
 
-async def _check_chain(store: Store, chain: Chain) -> None:
+async def check_chain(store: Store, chain: Chain, settings: Settings) -> None:
     """Raise WrongChain if the store's orders are on another chain: what this one does not know may be on that one."""
     pinned = await store.pin("chain", chain.identity)
     if pinned != chain.identity:
-        raise WrongChain(
-            f"the orders in this database are on the chain {pinned}, and the chain that is set is {chain.identity};"
-            " set the database or the chain's record (FILLWRIGHT_SIM_LEDGER) that belongs to it"
-        )
+        raise _wrong_chain(pinned, chain.identity, Path(settings.ledger_path))
+
+
+def _wrong_chain(pinned: str, found: str, ledger: Path) -> WrongChain:
+    return WrongChain(
+        f"the orders in this database are on the chain {pinned}, and the record at {ledger.absolute()} is that of"
+        f" {found}; set FILLWRIGHT_SIM_LEDGER to the file that the database's other processes use, or DATABASE_URL to"
+        " the database that belongs to this one"
+    )
 
 
 def open_venues(settings: Settings, clock: Clock) -> list[Venue]:

@@ -94,11 +94,10 @@ class Settings:
     sim_reply_lost_rate: Rate = 0.0
 
     def __post_init__(self) -> None:
-        if not self.database_url.startswith(tuple(scheme.rstrip("/") for scheme in DATABASES)):
-            given = without_password(self.database_url)
-            raise ValueError(f"DATABASE_URL={given!r}: must begin with {' or '.join(DATABASES)}")
+        if not self.database_url.startswith(tuple(scheme.rstrip("/") + "//" for scheme in DATABASES)):
+            raise ValueError(f"DATABASE_URL={_beginning(self.database_url)}: must begin with {' or '.join(DATABASES)}")
         if self.redis_url and not self.redis_url.startswith(REDISES):
-            raise ValueError(f"REDIS_URL={without_password(self.redis_url)!r}: must begin with {' or '.join(REDISES)}")
+            raise ValueError(f"REDIS_URL={_beginning(self.redis_url)}: must begin with {' or '.join(REDISES)}")
         for low, high in (
             ("sim_difference_min_bps", "sim_difference_max_bps"),
             ("sim_execution_min_ms", "sim_execution_max_ms"),
@@ -128,6 +127,12 @@ def without_password(url: str) -> str:
     """Return a URL as it may be shown and logged."""
     hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
     return re.sub(r"(?i)((?:^|[?&])(?:ssl)?pass(?:word|file)=)[^&]*", r"\1***", hidden)
+
+
+def _beginning(url: str) -> str:
+    """Return as much of what is no URL as may be shown: anywhere else in it may be a password."""
+    scheme, separator, _ = url.partition("://")
+    return repr(f"{scheme}://..." if separator else "..." if url else "")
 
 
 def env_name(field: str) -> str:

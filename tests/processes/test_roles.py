@@ -216,3 +216,37 @@ def test_a_password_is_shown_nowhere(tmp_path: Path, postgres_url: str) -> None:
     assert started["database"].endswith(url.rpartition("@")[2])
     assert secret not in ended.err + ended.out
     assert ended.code == 0
+
+
+def test_what_cannot_be_shared_is_not_run_in_parts(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, DATABASE_URL="memory://")
+    for ended in terminal.run_all("worker", "serve --api-only", "all"):
+        assert ended.code == 2
+        assert "several processes need a database that they can share" in ended.err
+
+
+def test_a_chain_s_record_of_another_folder_is_refused_by_name(tmp_path: Path, postgres_url: str) -> None:
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    with Terminal(here, DATABASE_URL=postgres_url).start("worker") as worker:
+        worker.err.until("worker.started")
+        assert Terminal(here, DATABASE_URL=postgres_url).run("reconcile").code == 0
+        refused = Terminal(elsewhere, DATABASE_URL=postgres_url).run("worker")
+        assert (refused.code, str(elsewhere) in refused.err) == (1, True)
+        assert "wrong_chain" in refused.err
+        judged = Terminal(elsewhere, DATABASE_URL=postgres_url).run("reconcile")
+        assert (judged.code, judged.out) == (1, "")
+        assert "wrong_chain" in judged.err
+        assert worker.end(signal.SIGTERM).code == 0
+
+
+def test_a_database_that_cannot_be_had_is_named_without_its_password(tmp_path: Path) -> None:
+    for url, reason in (
+        ("postgresql://user:s3cret@127.0.0.1:1/orders", "orders at 127.0.0.1:1: the connection was refused"),
+        ("postgresql://user:s3/cret@127.0.0.1/orders", "DATABASE_URL cannot be read"),
+    ):
+        ended = Terminal(tmp_path, DATABASE_URL=url).run("migrate --check")
+        assert ended.code == 1
+        assert reason in ended.err
+        assert "s3" not in ended.err + ended.out

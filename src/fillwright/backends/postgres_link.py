@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from socket import gaierror
 from types import MappingProxyType
 from typing import Final, Generic, TypeAlias, TypeVar
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
@@ -63,6 +65,13 @@ NOT_NOW: Final = (
     OSError,
     TimeoutError,
 )
+IN_WORDS: Final[Mapping[type[OSError], str]] = {
+    ConnectionRefusedError: "the connection was refused",
+    ConnectionResetError: "the connection was cut",
+    ConnectionError: "the connection was cut, or not made as the URL asks for",
+    TimeoutError: "no answer in time",
+    gaierror: "the host is not known",
+}
 FATAL: Final = ("FATAL", "PANIC")  # the server ends the connection with these
 # Rolled back because of others: the same again may work.
 ROLLED_BACK: Final = (asyncpg.exceptions.TransactionRollbackError,)
@@ -149,7 +158,10 @@ async def persist(
         try:
             connection = await link.get()
             sent = True
-            return await statement(connection, perhaps_done)
+            result = await statement(connection, perhaps_done)
+            if pause_s > PAUSE_S:
+                structlog.get_logger().info("store.answers_again")
+            return result
         except ROLLED_BACK as error:
             failure: Exception = error
         except UNKNOWN + NOT_NOW as error:
@@ -164,7 +176,7 @@ async def persist(
             link.drop()
         if loop.time() + pause_s > until_s:
             raise StoreUnavailable(_words(failure, perhaps_done)) from failure
-        structlog.get_logger().warning("store.trying_again", reason=reason(failure), unknown=perhaps_done)
+        structlog.get_logger().warning("store.trying_again", reason=reason(failure), outcome_unknown=perhaps_done)
         await asyncio.sleep(pause_s)
         pause_s = min(PAUSE_S_MAX, pause_s * 2)
 
@@ -310,9 +322,16 @@ def _words(error: Exception, perhaps_done: bool) -> str:
 
 def reason(error: BaseException) -> str:
     """Return an error's message without what is nobody's business: addresses, and the values in a row."""
-    if isinstance(error, OSError):
-        return type(error).__name__
+    if isinstance(error, OSError):  # a TimeoutError is one, too
+        return IN_WORDS.get(type(error), type(error).__name__)
     return str(error).partition("\n")[0] or type(error).__name__
+
+
+def place(url: str) -> str:
+    """Return where a URL leads, without who goes there."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] or "localhost"
+    return f"{parts.path.strip('/') or 'postgres'} at {host}"
 
 
 def explain(error: BaseException) -> StoreUnavailable:

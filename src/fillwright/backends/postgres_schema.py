@@ -10,11 +10,24 @@ from typing import Final
 
 import asyncpg
 
-from fillwright.backends.postgres_link import NOT_NOW, SCHEMA, UNKNOWN, Connection, PostgresSettings, connect, reason
+from fillwright.backends.postgres_link import (
+    ANSWER_S,
+    NOT_NOW,
+    SCHEMA,
+    UNKNOWN,
+    Connection,
+    PostgresSettings,
+    connect,
+    place,
+    reason,
+)
 from fillwright.backends.schema import read_scripts
 from fillwright.core.errors import StoreUnavailable
 
-UNREADABLE: Final = "DATABASE_URL cannot be read: write postgresql://user:password@host:port/database"
+UNREADABLE: Final = (
+    "DATABASE_URL cannot be read: write postgresql://user:password@host:port/database,"
+    " with %40 for @, %2F for / and %23 for # in the password"
+)
 WAIT_MS: Final = 60_000  # for another process that migrates
 LOCK_MS: Final = 5_000  # an ALTER TABLE that waits keeps everybody else waiting behind it: better to try again later
 
@@ -25,19 +38,16 @@ async def migrate(url: str, settings: PostgresSettings) -> tuple[int, int]:
     Raise StoreUnavailable if the database cannot be had or changed, or its schema is newer than this version.
     """
     known = read_scripts("postgres")
+    connection = await _open(url, settings, patiently=True)
     try:
-        connection = await connect(url, settings, patiently=True)
-        try:
-            before = await _version(connection)
-            if before < len(known):
-                await _apply(connection, known)
-            after = await _version(connection)
-        finally:
-            await connection.close()
-    except ValueError:  # its message may quote the password
-        raise StoreUnavailable(UNREADABLE) from None
+        before = await _version(connection)
+        if before < len(known):
+            await _apply(connection, known)
+        after = await _version(connection)
     except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
         raise StoreUnavailable(f"cannot bring the database up to date: {reason(error)}") from error
+    finally:
+        await _close(connection)
     if after > len(known):
         raise StoreUnavailable(
             f"the database has schema {after}, but this version knows only {len(known)}: upgrade fillwright"
@@ -47,16 +57,29 @@ async def migrate(url: str, settings: PostgresSettings) -> tuple[int, int]:
 
 async def version(url: str, settings: PostgresSettings) -> int:
     """Return the schema's version, 0 if there is none. Raise StoreUnavailable if the database cannot be had."""
+    connection = await _open(url, settings, patiently=False)
     try:
-        connection = await connect(url, settings)
-        try:
-            return await _version(connection)
-        finally:
-            await connection.close()
-    except ValueError:
+        return await _version(connection)
+    except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
+        raise StoreUnavailable(f"cannot read the database: {reason(error)}") from error
+    finally:
+        await _close(connection)
+
+
+async def _open(url: str, settings: PostgresSettings, *, patiently: bool) -> Connection:
+    try:
+        return await connect(url, settings, patiently=patiently)
+    except ValueError:  # its message may quote the password
         raise StoreUnavailable(UNREADABLE) from None
     except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
-        raise StoreUnavailable(f"cannot open the database: {reason(error)}") from error
+        raise StoreUnavailable(f"cannot open the database {place(url)}: {reason(error)}") from error
+
+
+async def _close(connection: Connection) -> None:
+    try:
+        await connection.close(timeout=ANSWER_S)
+    except (asyncpg.PostgresError, *UNKNOWN):
+        connection.terminate()
 
 
 async def _apply(connection: Connection, known: list[str]) -> None:

@@ -251,7 +251,8 @@ class RedisBus:
     def _ill(self, task: str, error: Exception) -> None:
         reason = str(error) or type(error).__name__
         if not self._faults or next(iter(self._faults.values())) == NOT_YET:
-            self._log.warning("bus.unavailable", reason=reason)
+            effect = "news between processes comes by polling until Redis answers"
+            self._log.warning("bus.unavailable", reason=reason, effect=effect)
         self._faults[task] = reason
 
 

@@ -15,8 +15,8 @@ import click
 import structlog
 
 from fillwright import app
-from fillwright.cli.exits import EXIT_CODES, Misused, settings_or_fail
-from fillwright.cli.running import address_or_fail
+from fillwright.cli.exits import EXIT_CODES, settings_or_fail
+from fillwright.cli.running import address_or_fail, shareable_or_fail
 from fillwright.settings import Settings
 from fillwright.telemetry import configure_logs
 
@@ -35,8 +35,7 @@ def command(apis: int, workers: int) -> None:
     A process that ends by itself is started anew. Connections to an API process that died wait for its successor.
     """
     settings = settings_or_fail(os.environ)
-    if settings.database_url.startswith("memory://") or settings.ledger_path == ":memory:":
-        raise Misused("several processes need a database that they can share: set DATABASE_URL", "invalid_settings")
+    shareable_or_fail(settings)
     configure_logs(settings.log_level, settings.log_format)
     asyncio.run(_supervise(settings, apis, workers))
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import click
 
-from fillwright.app import open_chain, open_ledger
+from fillwright.app import check_chain, open_chain, open_ledger
 from fillwright.backends import open_store
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused, settings_or_fail
 from fillwright.cli.screen import open_screen, table
@@ -97,7 +97,9 @@ async def _judge(settings: Settings) -> Reconciliation:
     try:
         ledger = open_ledger(settings, clock, read_only=True)
         try:
-            return await reconcile(store, open_chain(settings, ledger, clock))
+            chain = open_chain(settings, ledger, clock)
+            await check_chain(store, chain, settings)
+            return await reconcile(store, chain)
         finally:
             ledger.close()
     finally:

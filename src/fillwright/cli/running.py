@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from fillwright import app
-from fillwright.cli.exits import Refused
+from fillwright.cli.exits import Misused, Refused
 from fillwright.core.errors import ChainUnavailable, StoreUnavailable
 from fillwright.settings import Settings
 
@@ -40,6 +40,12 @@ def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None
         if started:
             raise
         raise Refused(f"the engine cannot start: {error}") from error
+
+
+def shareable_or_fail(settings: Settings) -> None:
+    """Raise Misused if the database is one that no other process can open."""
+    if settings.database_url.startswith("memory://") or settings.ledger_path == ":memory:":
+        raise Misused("several processes need a database that they can share: set DATABASE_URL", "invalid_settings")
 
 
 def end_with(parent: int) -> None:

@@ -9,7 +9,7 @@ import click
 
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
-from fillwright.cli.running import address_or_fail, end_with, run
+from fillwright.cli.running import address_or_fail, end_with, run, shareable_or_fail
 from fillwright.settings import env_name
 from fillwright.telemetry import configure_logs
 
@@ -35,6 +35,8 @@ def command(api_only: bool, reuse_port: bool, listener: int | None, parent: int 
     given = {env_name(name): value for name, value in options.items() if value is not None}
     settings = settings_or_fail({**os.environ, **given})
     configure_logs(settings.log_level, settings.log_format)
+    if api_only:
+        shareable_or_fail(settings)
     if parent is not None:
         end_with(parent)
     # The port first: a start that fails because another engine has it must leave that engine's files alone.

@@ -8,7 +8,7 @@ import click
 
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
-from fillwright.cli.running import end_with, run
+from fillwright.cli.running import end_with, run, shareable_or_fail
 from fillwright.telemetry import configure_logs
 
 
@@ -22,6 +22,7 @@ def command(parent: int | None) -> None:
     """
     settings = settings_or_fail(os.environ)
     configure_logs(settings.log_level, settings.log_format)
+    shareable_or_fail(settings)
     if parent is not None:
         end_with(parent)
     run(lambda working: app.work(settings, working))
