@@ -20,6 +20,10 @@ COMMANDS: Final = {
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",
     "stats": "Count what waits, runs and is done.",
+    "halt": "Stop taking and signing orders, at once and everywhere.",
+    "resume": "Go on after a halt.",
+    "keys": "Create, list and revoke API keys.",
+    "audit": "Show or verify who did what.",
     "reconcile": "Compare every order with the chain's own record.",
     "bullmq": "Take orders from a BullMQ queue.",
 }

@@ -32,6 +32,7 @@ from fillwright.core.ports import Bus, Chain, Clock, Store, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
+from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
 from fillwright.execution.worker import Worker, WorkerSettings
 from fillwright.settings import Settings, without_password
@@ -52,6 +53,7 @@ class Parts:
     store: Store
     bus: Bus
     venues: Sequence[Venue]
+    gate: Gate
     intake: Intake
 
 
@@ -101,8 +103,11 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
         opened.push_async_callback(bus.close)
         venues = open_venues(settings, clock)
-        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms)
-        yield Parts(settings, clock, store, bus, venues, intake)
+        gate = Gate(store, clock)
+        await gate.open()
+        opened.push_async_callback(gate.close)
+        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate)
+        yield Parts(settings, clock, store, bus, venues, gate, intake)
 
 
 @contextlib.asynccontextmanager
@@ -135,7 +140,7 @@ async def open_worker(
             poll_ms=settings.poll_ms,
             stop_ms=settings.stop_ms,
         )
-        yield Worker(parts.store, executor, parts.bus, clock, worker_settings), chain
+        yield Worker(parts.store, executor, parts.bus, clock, parts.gate, worker_settings), chain
     finally:
         ledger.close()
 

@@ -182,7 +182,7 @@ class HttpApi:
 
     async def cancel(self, request: Request) -> Response:
         order_id = _order_id(request.path_params["order_id"])
-        order = await self._intake.cancel(order_id)
+        order = await self._intake.cancel(order_id, "local")
         return reply(wire.order_view(order, await self._updates(order_id)))
 
     async def list_orders(self, request: Request) -> Response:

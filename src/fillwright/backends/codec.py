@@ -9,16 +9,21 @@ import msgspec
 import structlog
 
 from fillwright.core import lifecycle
+from fillwright.core.control import Action, CancelRequested, Entry, KeyCreated, KeyRevoked, ModeSet
 from fillwright.core.lifecycle import Event, IllegalTransition, Recorded, Update, replay
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.units import Millis, OrderId
 
 Encoded: TypeAlias = tuple[str, str]
 Row: TypeAlias = tuple[OrderId, int, Millis, str, str]  # order id, seq, at, type, data
+AuditRow: TypeAlias = tuple[int, Millis, str, str, str, str]  # seq, at, actor, type, data, hash
 
 _TYPES: Final[dict[str, type[Event]]] = {event.__name__: event for event in lifecycle.STATUS_AFTER}
 _DECODERS: Final = {name: msgspec.json.Decoder(event) for name, event in _TYPES.items()}
 _ENCODER: Final = msgspec.json.Encoder()
+_ACTIONS: Final[dict[str, type[Action]]] = {
+    action.__name__: action for action in (KeyCreated, KeyRevoked, ModeSet, CancelRequested)
+}
 
 NAMES_LEADING_TO: Final[dict[OrderStatus, list[str]]] = {
     status: [event.__name__ for event, after in lifecycle.STATUS_AFTER.items() if after is status]
@@ -66,3 +71,20 @@ def replay_all(logs: Mapping[OrderId, Sequence[Row]]) -> list[list[Update]]:
 def rebuild_all(logs: Mapping[OrderId, Sequence[Row]]) -> list[Order]:
     """Return the order that each complete log tells of, without those that cannot be read."""
     return [history[-1].order for history in replay_all(logs)]
+
+
+def audit_row(entry: Entry) -> AuditRow:
+    action = entry.action
+    return entry.seq, entry.at_ms, entry.actor, type(action).__name__, _ENCODER.encode(action).decode(), entry.hash
+
+
+def audit_entry(row: AuditRow) -> Entry:
+    """Return a row of the audit log. Raise ValueError if this version of the engine does not know its action."""
+    seq, at_ms, actor, name, data, digest = row
+    kind = _ACTIONS.get(name)
+    if kind is None:
+        raise ValueError(f"the audit log holds a {name!r}, which this version does not know: upgrade first")
+    try:
+        return Entry(seq, at_ms, actor, msgspec.json.decode(data, type=kind), digest)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"entry {seq} of the audit log cannot be read: {error}") from error

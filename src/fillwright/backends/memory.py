@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from fillwright.core.control import Entry
 from fillwright.core.errors import LeaseLost, QueueFull, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
@@ -106,21 +107,21 @@ class MemoryStore:
         self._lease_ms = lease_ms
         self._starts_per_minute = starts_per_minute
         self._rows: dict[OrderId, _Row] = {}
-        self._by_client_id: dict[str, OrderId] = {}
+        self._by_client_key: dict[str, OrderId] = {}
         self._signatures: set[Signature] = set()
         self._pins: dict[str, str] = {}
+        self._audit: list[Entry] = []
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
-        known = self._by_client_id.get(event.client_order_id) if event.client_order_id is not None else None
-        if known is not None:
+        now_ms = self._clock.now_ms()
+        order = accepted(order_id, event, now_ms)
+        if (known := self._by_client_key.get(order.client_key or "")) is not None:
             return self._rows[known].order
         if len(self._live()) >= self._capacity:
             raise QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
-        now_ms = self._clock.now_ms()
-        order = accepted(order_id, event, now_ms)
         self._rows[order_id] = _Row(order, now_ms)
-        if event.client_order_id is not None:
-            self._by_client_id[event.client_order_id] = order_id
+        if order.client_key is not None:
+            self._by_client_key[order.client_key] = order_id
         self._committed([self._record(order, event)])
         return order
 
@@ -143,7 +144,7 @@ class MemoryStore:
         self._committed([self._record(after, event)])
         return after
 
-    async def claim(self, worker: str, limit: int) -> Claims:
+    async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:
         now_ms = self._clock.now_ms()
         updates = [
             self._begin(row, now_ms)
@@ -155,7 +156,7 @@ class MemoryStore:
             key=lambda row: row.due_at_ms or 0,
         )
         begun = [row for row in due if row.started_at_ms is not None][:limit]
-        fresh = limit - len(begun)
+        fresh = 0 if begun_only else limit - len(begun)
         if self._starts_per_minute:
             fresh = max(0, min(fresh, self._starts_per_minute - len(self._starts(now_ms))))
         taken = begun + [row for row in due if row.started_at_ms is None][:fresh]
@@ -173,9 +174,9 @@ class MemoryStore:
         for row in self._held(claims):
             row.due_at_ms = self._clock.now_ms() + self._lease_ms
 
-    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+    async def release(self, claims: Sequence[tuple[OrderId, int]], *, delay_ms: Millis = 0) -> None:
         for row in self._held(claims):
-            row.due_at_ms, row.leased_by = self._clock.now_ms(), None
+            row.due_at_ms, row.leased_by = self._clock.now_ms() + delay_ms, None
 
     async def history(self, order_id: OrderId, after: int = 0) -> list[Recorded]:
         row = self._rows.get(order_id)
@@ -185,7 +186,8 @@ class MemoryStore:
         def matches(order: Order) -> bool:
             mints = (order.terms.token_in.mint, order.terms.token_out.mint)
             return (
-                (criteria.status is None or order.status is criteria.status)
+                order.account == criteria.account
+                and (criteria.status is None or order.status is criteria.status)
                 and (criteria.mint is None or criteria.mint in mints)
                 and (criteria.client_order_id is None or order.client_order_id == criteria.client_order_id)
                 and (criteria.created_from_ms is None or order.id >= order_id_floor(criteria.created_from_ms))
@@ -228,6 +230,15 @@ class MemoryStore:
 
     async def pin(self, name: str, value: str) -> str:
         return self._pins.setdefault(name, value)
+
+    async def add_audit(self, entry: Entry) -> bool:
+        if entry.seq != len(self._audit) + 1:
+            return entry in self._audit
+        self._audit.append(entry)
+        return True
+
+    async def audit_log(self, after: int = 0) -> list[Entry]:
+        return self._audit[after:]
 
     async def check(self) -> None:
         return

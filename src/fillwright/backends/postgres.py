@@ -30,6 +30,7 @@ from fillwright.backends.postgres_link import (
     explain,
 )
 from fillwright.backends.postgres_schema import migrate
+from fillwright.core.control import Entry
 from fillwright.core.errors import LeaseLost, QueueFull, StoreError, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
@@ -45,7 +46,7 @@ from fillwright.core.lifecycle import (
     apply,
     begin,
 )
-from fillwright.core.order import Order, OrderStatus
+from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, order_id_floor
 
@@ -157,9 +158,9 @@ class PostgresStore:
         update = Update(Recorded(order.id, after.version, now_ms, event), after)
         return await self._appends.run(_Append(update, codec.encode(event), lease))
 
-    async def claim(self, worker: str, limit: int) -> Claims:
+    async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:
         async with self._claiming:
-            rows, now_ms, limited_until_ms = await self._take(worker, limit)
+            rows, now_ms, limited_until_ms = await self._take(worker, limit, begun_only=begun_only)
         claims, resting = await self._taken(rows, now_ms)
         claims += await self._begin_again(resting, now_ms)
         if len({row["order_id"] for row in rows}) >= limit and rows[0]["order_id"] is not None:
@@ -172,8 +173,8 @@ class PostgresStore:
     async def renew(self, claims: Sequence[tuple[OrderId, int]]) -> None:
         await self._move_leases(claims, self._clock.now_ms() + self._lease_ms, give_back=False)
 
-    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
-        await self._move_leases(claims, self._clock.now_ms(), give_back=True)
+    async def release(self, claims: Sequence[tuple[OrderId, int]], *, delay_ms: Millis = 0) -> None:
+        await self._move_leases(claims, self._clock.now_ms() + delay_ms, give_back=True)
 
     async def history(self, order_id: OrderId, after: int = 0) -> list[Recorded]:
         rows = await self._lookups.run((order_id, after))
@@ -243,6 +244,20 @@ class PostgresStore:
 
         return await self._read(write)
 
+    async def add_audit(self, entry: Entry) -> bool:
+        async def write(connection: Connection) -> bool:
+            row = codec.audit_row(entry)
+            await connection.execute(sql.ADD_AUDIT, *row)
+            return bool(await connection.fetchval(sql.AUDIT_HASH, entry.seq) == entry.hash)
+
+        return await self._read(write)
+
+    async def audit_log(self, after: int = 0) -> list[Entry]:
+        async def read(connection: Connection) -> list[Entry]:
+            return [codec.audit_entry(tuple(row)) for row in await connection.fetch(sql.AUDIT_LOG, after)]
+
+        return await self._read(read)
+
     async def check(self) -> None:
         await self._read(lambda connection: connection.fetchval("SELECT 1 FROM pins LIMIT 1"))
 
@@ -259,7 +274,7 @@ class PostgresStore:
         self, connection: Connection, items: Sequence[_Accept], perhaps_done: bool
     ) -> list[Order | Exception]:
         orders = [item.update.order for item in items]
-        keys = [order.client_order_id for order in orders]
+        keys = [order.client_key for order in orders]
         rows = await connection.fetch(
             sql.ACCEPT_UNLESS_KNOWN if perhaps_done or any(key is not None for key in keys) else sql.ACCEPT,
             [order.id for order in orders],
@@ -273,6 +288,7 @@ class PostgresStore:
             # Without room, the statement would not wait for an earlier try that is still at it.
             UNLIMITED if perhaps_done else self._capacity,
             _shard(connection),
+            [order.account for order in orders],
         )
         new = {row[0] for row in rows}
         before: dict[str, Order | None] = {}
@@ -287,8 +303,8 @@ class PostgresStore:
         return [order if order.id in new else self._not_new(order, before) for order in orders]
 
     def _not_new(self, order: Order, before: dict[str, Order | None]) -> Order | Exception:
-        if order.client_order_id in before:
-            known = before[order.client_order_id]
+        if order.client_key in before:
+            known = before[order.client_key]
             return known or StoreUnavailable(f"the log of the order {order.client_order_id!r} cannot be read")
         return QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
 
@@ -357,16 +373,18 @@ class PostgresStore:
             refused[record.order_id] = error
         return refused
 
-    async def _take(self, worker: str, limit: int) -> tuple[list[asyncpg.Record], Millis, Millis | None]:
+    async def _take(
+        self, worker: str, limit: int, *, begun_only: bool
+    ) -> tuple[list[asyncpg.Record], Millis, Millis | None]:
         """Return the rows of a claim, its time, and until when the rate limit is used up.
 
         A claim whose answer is lost is not made again: what it took comes back when the leases run out.
         """
         try:
             connection = await self._claims.get()
-            if not self._starts_per_minute:
-                now_ms = self._clock.now_ms()
-                return await self._claim(connection, worker, limit, limit, now_ms, limited=False), now_ms, None
+            if begun_only or not self._starts_per_minute:
+                now_ms, room = self._clock.now_ms(), 0 if begun_only else limit
+                return await self._claim(connection, worker, limit, room, now_ms, limited=False), now_ms, None
             async with connection.transaction():
                 await connection.execute(sql.LOCK_STARTS)
                 now_ms = self._clock.now_ms()
@@ -504,7 +522,7 @@ def _search(criteria: OrderFilter) -> tuple[str, list[Any]]:
         values.append(given)
         return f"${len(values)}"
 
-    conditions = ["true"]
+    conditions = [f"o.account = {value(criteria.account)}"]
     match criteria.status:
         case None:
             source = "orders o"
@@ -519,7 +537,7 @@ def _search(criteria: OrderFilter) -> tuple[str, list[Any]]:
         mint = value(criteria.mint)
         conditions.append(f"(o.mint_in = {mint} OR o.mint_out = {mint})")
     if criteria.client_order_id is not None:
-        conditions.append(f"o.client_order_id = {value(criteria.client_order_id)}")
+        conditions.append(f"o.client_order_id = {value(client_key(criteria.account, criteria.client_order_id))}")
     if criteria.created_from_ms is not None:
         conditions.append(f"o.id >= {value(order_id_floor(criteria.created_from_ms))}")
     if criteria.created_to_ms is not None:

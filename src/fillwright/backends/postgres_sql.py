@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from typing import Final
 
-# $1 ids, $2 client order ids, $3 $4 mints, $5 expiries, $6 times, $7 event types, $8 event data, $9 capacity, $10 shard
+# $1 ids, $2 client order ids with their accounts, $3 $4 mints, $5 expiries, $6 times, $7 event types, $8 event data,
+# $9 capacity, $10 shard, $11 accounts
 ACCEPT: Final = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
-        $8::text[]) AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data)
+        $8::text[], $11::text[])
+        AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account)
 ), room AS (
     SELECT $9::bigint - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
 ), new_orders AS (
-    INSERT INTO orders (id, client_order_id, mint_in, mint_out)
-    SELECT id, client_order_id, mint_in, mint_out FROM given
+    INSERT INTO orders (id, client_order_id, account, mint_in, mint_out)
+    SELECT id, client_order_id, account, mint_in, mint_out FROM given
     ORDER BY client_order_id, id LIMIT (SELECT greatest(0, orders) FROM room)
     RETURNING id
 ), first_events AS (
@@ -179,5 +181,13 @@ TALLY: Final = "SELECT status, sum(orders)::bigint AS orders FROM tally GROUP BY
 
 PIN: Final = "INSERT INTO pins (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 PINNED: Final = "SELECT value FROM pins WHERE name = $1"
+
+# An entry whose predecessor is not there, or whose place is taken, is not written.
+ADD_AUDIT: Final = """
+INSERT INTO audit (seq, at_ms, actor, type, data, hash) SELECT $1::bigint, $2, $3, $4, $5, $6
+WHERE $1 = 1 OR EXISTS (SELECT FROM audit WHERE seq = $1 - 1) ON CONFLICT DO NOTHING
+"""
+AUDIT_HASH: Final = "SELECT hash FROM audit WHERE seq = $1"
+AUDIT_LOG: Final = "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > $1 ORDER BY seq"
 
 IDS_AFTER: Final = "SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2"

@@ -21,6 +21,7 @@ from fillwright.backends import codec
 from fillwright.backends.group_commit import GroupCommit, Write
 from fillwright.backends.schema import read_scripts
 from fillwright.backends.sqlite_session import Accept, Append, Session
+from fillwright.core.control import Entry
 from fillwright.core.errors import QueueFull, StoreError, StoreUnavailable
 from fillwright.core.lifecycle import (
     TERMINAL,
@@ -85,7 +86,7 @@ class SqliteStore:
         update = Update(Recorded(order.id, after.version, now_ms, event), after)
         return await self._group.run(Append(update, codec.encode(event), lease))
 
-    async def claim(self, worker: str, limit: int) -> Claims:
+    async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:
         def write(session: Session) -> Claims:
             session.flush()
             now_ms = self._clock.now_ms()
@@ -93,7 +94,7 @@ class SqliteStore:
                 session.begin(order, now_ms)
             session.flush()
             ids = session.begun_ids(now_ms, limit)
-            fresh = limit - len(ids)
+            fresh = 0 if begun_only else limit - len(ids)
             if self._starts_per_minute:
                 fresh = min(fresh, self._starts_per_minute - session.starts_since(now_ms - START_WINDOW_MS))
             if fresh > 0:
@@ -107,7 +108,7 @@ class SqliteStore:
             if len(ids) == limit:
                 return Claims(taken, now_ms)
             session.flush()
-            limited = self._starts_per_minute > 0 and fresh <= 0
+            limited = self._starts_per_minute > 0 and fresh <= 0 and not begun_only
             return Claims(taken, session.next_due(now_ms - START_WINDOW_MS if limited else None))
 
         return await self._group.run(write)
@@ -118,9 +119,9 @@ class SqliteStore:
 
         await self._group.run(write)
 
-    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
+    async def release(self, claims: Sequence[tuple[OrderId, int]], *, delay_ms: Millis = 0) -> None:
         def write(session: Session) -> None:
-            session.move_leases(claims, self._clock.now_ms(), give_back=True)
+            session.move_leases(claims, self._clock.now_ms() + delay_ms, give_back=True)
 
         await self._group.run(write)
 
@@ -162,6 +163,12 @@ class SqliteStore:
 
     async def pin(self, name: str, value: str) -> str:
         return await self._group.run(lambda session: session.pin(name, value))
+
+    async def add_audit(self, entry: Entry) -> bool:
+        return await self._group.run(lambda session: session.add_audit(codec.audit_row(entry)))
+
+    async def audit_log(self, after: int = 0) -> list[Entry]:
+        return await self._read(lambda session: [codec.audit_entry(row) for row in session.audit_rows(after)])
 
     async def check(self) -> None:
         await self._read(lambda session: session.connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone())

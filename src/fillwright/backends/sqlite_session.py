@@ -29,7 +29,7 @@ from fillwright.core.lifecycle import (
     begin,
     rebuild,
 )
-from fillwright.core.order import Order, OrderStatus
+from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
@@ -47,9 +47,9 @@ class Accept:
     capacity: int
 
     def __call__(self, session: Session) -> Order:
-        key = self.event.client_order_id
-        known = session.by_client_id.get(key) if key is not None else None
-        if known is not None:
+        now_ms = self.clock.now_ms()
+        order = accepted(self.order_id, self.event, now_ms)
+        if (known := session.by_client_key.get(order.client_key or "")) is not None:
             session.flush()
             try:
                 return rebuild(session.events([known]))
@@ -57,8 +57,6 @@ class Accept:
                 raise StoreUnavailable(f"the log of {known} cannot be read: {error}") from error
         if session.open_orders() >= self.capacity:
             raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
-        now_ms = self.clock.now_ms()
-        order = accepted(self.order_id, self.event, now_ms)
         session.add_order(order)
         session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order), self.encoded)
         return order
@@ -94,7 +92,7 @@ class Session:
         self.connection = connection
         self.updates: list[Update] = []
         self.heads: dict[OrderId, tuple[int, int]] = {}  # newest lease and last seq
-        self.by_client_id: dict[str, OrderId] = {}
+        self.by_client_key: dict[str, OrderId] = {}
         self.signatures: set[Signature] = set()
         self._tally: Counter[str] = Counter()
         self._open: int | None = None
@@ -112,12 +110,14 @@ class Session:
                 (_json([update.order.id for update in appends]),),
             )
             self.heads = {order_id: (lease, seq) for order_id, lease, seq in rows}
-        if keys := [write.event.client_order_id for write in writes if isinstance(write, Accept)]:
+        accepts = [write.event for write in writes if isinstance(write, Accept)]
+        keys = [client_key(e.account, e.client_order_id) for e in accepts if e.client_order_id is not None]
+        if keys:
             rows = self.connection.execute(
                 "SELECT client_order_id, id FROM orders WHERE client_order_id IN (SELECT value FROM json_each(?))",
-                (_json([key for key in keys if key is not None]),),
+                (_json(keys),),
             )
-            self.by_client_id = dict(rows.fetchall())
+            self.by_client_key = dict(rows.fetchall())
         events = (update.record.event for update in appends)
         if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
             rows = self.connection.execute(
@@ -126,13 +126,12 @@ class Session:
             self.signatures = {row[0] for row in rows}
 
     def add_order(self, order: Order) -> None:
-        terms, key = order.terms, order.client_order_id
-        self._new_orders.append(
-            (order.id, key, terms.token_in.mint, terms.token_out.mint, terms.expires_at_ms, order.due_at_ms)
-        )
+        terms, key = order.terms, order.client_key
+        mints = (terms.token_in.mint, terms.token_out.mint)
+        self._new_orders.append((order.id, key, order.account, *mints, terms.expires_at_ms, order.due_at_ms))
         self._tally["accepted"] += 1
         if key is not None:
-            self.by_client_id[key] = order.id
+            self.by_client_key[key] = order.id
 
     def add_event(self, update: Update, encoded: codec.Encoded) -> None:
         record = update.record
@@ -164,9 +163,10 @@ class Session:
         """Write what has gathered."""
         if self._new_orders:
             self.connection.execute(
-                "INSERT INTO orders (id, client_order_id, mint_in, mint_out, expires_at_ms, due_at_ms)"
+                "INSERT INTO orders (id, client_order_id, account, mint_in, mint_out, expires_at_ms, due_at_ms)"
                 " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
-                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]')"
+                " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),"
+                " json_extract(value, '$[6]')"
                 " FROM json_each(?)",
                 (_json(self._new_orders),),
             )
@@ -293,7 +293,7 @@ class Session:
         )
 
     def matching_ids(self, criteria: OrderFilter) -> list[OrderId]:
-        conditions, values = ["1"], list[Any]()
+        conditions, values = ["account = ?"], list[Any]((criteria.account,))
 
         def where(condition: str, *parameters: Any) -> None:
             conditions.append(condition)
@@ -312,7 +312,7 @@ class Session:
         if criteria.mint is not None:
             where("? IN (mint_in, mint_out)", criteria.mint)
         if criteria.client_order_id is not None:
-            where("client_order_id = ?", criteria.client_order_id)
+            where("client_order_id = ?", client_key(criteria.account, criteria.client_order_id))
         if criteria.created_from_ms is not None:
             where("id >= ?", order_id_floor(criteria.created_from_ms))
         if criteria.created_to_ms is not None:
@@ -357,6 +357,18 @@ class Session:
     def pin(self, name: str, value: str) -> str:
         self.connection.execute("INSERT INTO pins (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._value("SELECT value FROM pins WHERE name = ?", name))
+
+    def add_audit(self, row: codec.AuditRow) -> bool:
+        """Write an entry of the audit log, if its place is free or its own."""
+        if row[0] != 1 + int(self._value("SELECT coalesce(max(seq), 0) FROM audit")):
+            return bool(row[5] == self._value("SELECT hash FROM audit WHERE seq = ?", row[0]))
+        self.connection.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", row)
+        return True
+
+    def audit_rows(self, after: int) -> list[codec.AuditRow]:
+        return self.connection.execute(
+            "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > ? ORDER BY seq", (after,)
+        ).fetchall()
 
     def _rows(self, ids: Sequence[OrderId], after: int = 0) -> list[codec.Row]:
         if not ids:

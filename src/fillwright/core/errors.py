@@ -18,6 +18,7 @@ FillwrightError
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
 │   └── NotReady
+│       └── Halted             an operator has stopped the engine from taking orders
 ├── ExecutionError             why an attempt ended; `retryable` says whether another one makes sense
 │   ├── VenueUnavailable   *
 │   ├── PairNotListed
@@ -31,6 +32,7 @@ FillwrightError
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
     ├── LeaseLost              another worker holds the order now: let go of it
+    ├── AuditBroken            the audit log is not what was written
     └── StoreUnavailable       nothing was written, as far as the store can tell: see its message
         └── WrongChain         the database belongs to another chain than the one that is set
 
@@ -143,6 +145,11 @@ class NotReady(Denied):
     title = "The engine cannot take orders now"
 
 
+class Halted(NotReady):
+    code = "halted"
+    title = "An operator has stopped new orders"
+
+
 class ExecutionError(FillwrightError):
     """Why an attempt ended. Raised only where it is proven that the attempt has no effect and never will have."""
 
@@ -215,6 +222,11 @@ class VersionConflict(StoreError):
 class LeaseLost(StoreError):
     code = "lease_lost"
     title = "Another worker holds the order"
+
+
+class AuditBroken(StoreError):
+    code = "audit_broken"
+    title = "The audit log is not what was written"
 
 
 class StoreUnavailable(StoreError):

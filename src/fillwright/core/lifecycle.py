@@ -26,6 +26,7 @@ class Accepted:
 
     terms: Terms
     client_order_id: str | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,17 @@ class Update:
 
 def accepted(order_id: OrderId, event: Accepted, at_ms: Millis) -> Order:
     """Return the order that its first event begins."""
-    return Order(order_id, event.terms, event.client_order_id, PENDING, 1, at_ms, at_ms, due_at_ms=at_ms)
+    return Order(
+        order_id,
+        event.terms,
+        event.client_order_id,
+        PENDING,
+        1,
+        at_ms,
+        at_ms,
+        due_at_ms=at_ms,
+        account=event.account,
+    )
 
 
 def apply(order: Order, event: Event, at_ms: Millis) -> Order:
@@ -203,6 +214,7 @@ def apply(order: Order, event: Event, at_ms: Millis) -> Order:
         live,
         fill,
         failure,
+        order.account,
     )
 
 

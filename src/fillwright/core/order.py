@@ -102,3 +102,14 @@ class Order:
     live: SignedTransaction | None = None
     fill: Fill | None = None
     failure: Failure | None = None
+    account: str = ""
+
+    @property
+    def client_key(self) -> str | None:
+        """What no two orders share: the client order id, within its account."""
+        return None if self.client_order_id is None else client_key(self.account, self.client_order_id)
+
+
+def client_key(account: str, client_order_id: str) -> str:
+    """Return a client order id as no other account can have it: none contains a space."""
+    return f"{account} {client_order_id}" if account else client_order_id

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
+from fillwright.core.control import Action, Control, Entry, Mode
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
@@ -132,8 +133,9 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class OrderFilter:
-    """Which orders to list, newest first; `before` is the last id of the previous page."""
+    """Which of an account's orders to list, newest first; `before` is the last id of the previous page."""
 
+    account: str = ""
     status: OrderStatus | None = None
     mint: Mint | None = None
     client_order_id: str | None = None
@@ -163,7 +165,7 @@ class Store(Protocol):
     """
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
-        """Append an order's first event. If its client order id is known, return that order instead, unchanged.
+        """Append an order's first event. If its account knows its client order id, return that order, unchanged.
 
         Raise QueueFull if as many orders are open as the store admits.
         """
@@ -175,8 +177,8 @@ class Store(Protocol):
         AttemptFailed give the lease back.
         """
 
-    async def claim(self, worker: str, limit: int) -> Claims:
-        """Take up to `limit` due orders under a new lease each, those already begun first.
+    async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:
+        """Take up to `limit` due orders under a new lease each, those already begun first, or only those.
 
         A pending order is begun (or expires) in the same commit, so that start, lease and the global rate limit of
         starts are one decision.
@@ -185,8 +187,8 @@ class Store(Protocol):
     async def renew(self, claims: Sequence[tuple[OrderId, int]]) -> None:
         """Lengthen leases that are still held; others are left alone."""
 
-    async def release(self, claims: Sequence[tuple[OrderId, int]]) -> None:
-        """Give leases back: the orders are due at once."""
+    async def release(self, claims: Sequence[tuple[OrderId, int]], *, delay_ms: Millis = 0) -> None:
+        """Give leases back: the orders are due after `delay_ms`."""
 
     async def history(self, order_id: OrderId, after: int = 0) -> list[Recorded]:
         """Return the order's events with a `seq` above `after`, in order; empty if there are none."""
@@ -211,6 +213,12 @@ class Store(Protocol):
 
     async def pin(self, name: str, value: str) -> str:
         """Keep `value` under `name` if there is none yet, and return what is kept."""
+
+    async def add_audit(self, entry: Entry) -> bool:
+        """Append an entry to the audit log. Return False if another one has its place: read on, and try again."""
+
+    async def audit_log(self, after: int = 0) -> list[Entry]:
+        """Return the entries of the audit log with a `seq` above `after`, in order."""
 
     async def check(self) -> None:
         """Return if the store can answer and its last write worked; raise StoreUnavailable if not."""
@@ -244,9 +252,26 @@ class QuotePreview:
 class Intake(Protocol):
     """The one door through which orders, cancels and quotes come. Every method may raise Denied."""
 
-    async def submit(self, request: OrderRequest) -> tuple[Order, bool]:
+    async def submit(self, request: OrderRequest, account: str = "") -> tuple[Order, bool]:
         """Return the order once it is durable, and whether it is new (False: its client order id was known)."""
 
-    async def cancel(self, order_id: OrderId) -> Order: ...
+    async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order: ...
 
     async def quote(self, request: OrderRequest) -> QuotePreview: ...
+
+
+class Gate(Protocol):
+    """What operators have decided."""
+
+    @property
+    def control(self) -> Control:
+        """What was in force when this process last looked."""
+
+    async def mode(self) -> Mode:
+        """Return the mode, never older than a second. Raise StoreUnavailable if it cannot be known."""
+
+    async def change(self, actor: str, action: Action) -> Entry:
+        """Append to the audit log what somebody does, and return the entry once it is durable and in force here.
+
+        Raise StoreUnavailable if it is not known to be written.
+        """

@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from fillwright.core.control import LOCAL_ACCOUNT, CancelRequested, Mode
 from fillwright.core.errors import (
+    Denied,
+    Halted,
     IdempotencyMismatch,
     InvalidAmount,
     InvalidExpiry,
@@ -17,7 +20,7 @@ from fillwright.core.errors import (
 )
 from fillwright.core.lifecycle import CANCELLABLE, Accepted, Cancelled, rebuild
 from fillwright.core.order import Order, OrderStatus, Terms, check_terms
-from fillwright.core.ports import Clock, OrderFilter, OrderRequest, QuotePreview, Store, Venue
+from fillwright.core.ports import Clock, Gate, OrderFilter, OrderRequest, QuotePreview, Store, Venue
 from fillwright.core.routing import QuoteRequest, best_route
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import (
@@ -45,6 +48,7 @@ class Intake:
         tokens: TokenRegistry,
         clock: Clock,
         quote_deadline_ms: Millis,
+        gate: Gate,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._store = store
@@ -52,19 +56,20 @@ class Intake:
         self._tokens = tokens
         self._clock = clock
         self._quote_deadline_ms = quote_deadline_ms
+        self._gate = gate
         self._entropy = entropy
         self._pool = memoryview(b"")
 
-    async def submit(self, request: OrderRequest) -> tuple[Order, bool]:
+    async def submit(self, request: OrderRequest, account: str = LOCAL_ACCOUNT) -> tuple[Order, bool]:
         terms = self._terms(request)
         key = None if request.client_order_id is None else parse_client_order_id(request.client_order_id)
         new_id = self._new_id()
-        if terms.expires_at_ms is None or terms.expires_at_ms > self._clock.now_ms():
-            order = await self._store.accept(new_id, Accepted(terms, key))
-        else:  # too late for a new order, but a repeated request still finds its own
-            known = await self._store.find(OrderFilter(client_order_id=key, limit=1)) if key else []
+        if (refusal := await self._refusal(terms)) is None:
+            order = await self._store.accept(new_id, Accepted(terms, key, account))
+        else:  # not as a new order, but a repeated request still finds its own
+            known = await self._store.find(OrderFilter(account, client_order_id=key, limit=1)) if key else []
             if not known:
-                raise InvalidExpiry("expiresAt is in the past", field="expiresAt")
+                raise refusal
             order = known[0]
         if order.terms != terms:
             raise IdempotencyMismatch(
@@ -72,17 +77,31 @@ class Intake:
             )
         return order, order.id == new_id
 
-    async def cancel(self, order_id: OrderId) -> Order:
+    async def _refusal(self, terms: Terms) -> Denied | None:
+        """Return why no such order is taken now."""
+        if (mode := await self._gate.mode()) is not Mode.ACTIVE:
+            reason = self._gate.control.mode_reason
+            return Halted(f"an operator has stopped new orders (mode {mode})" + (f": {reason}" if reason else ""))
+        if terms.expires_at_ms is not None and terms.expires_at_ms <= self._clock.now_ms():
+            return InvalidExpiry("expiresAt is in the past", field="expiresAt")
+        return None
+
+    async def cancel(self, order_id: OrderId, actor: str, account: str = LOCAL_ACCOUNT) -> Order:
+        is_audited = False
         while True:
             records = await self._store.history(order_id)
-            if not records:
+            order = rebuild(records) if records else None
+            if order is None or order.account != account:
                 raise OrderNotFound(f"there is no order {order_id}")
-            order = rebuild(records)
             if order.status is OrderStatus.CANCELLED:
                 return order
             if order.status not in CANCELLABLE:
                 state = "its transaction may be on its way" if order.status is OrderStatus.SUBMITTED else "it is over"
                 raise NotCancellable(f"{order_id} is {order.status}: {state}")
+            if not is_audited:
+                await self._gate.change(actor, CancelRequested(order_id))
+                is_audited = True
+                continue  # the order may have moved on in the meantime
             try:
                 return await self._store.append(order, Cancelled())
             except VersionConflict:

@@ -13,17 +13,19 @@ from typing import Final
 
 import structlog
 
+from fillwright.core.control import Mode
 from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import STATUS_AFTER
 from fillwright.core.order import OrderStatus
-from fillwright.core.ports import Bus, Claim, Clock, Store
+from fillwright.core.ports import Bus, Claim, Clock, Gate, Store
 from fillwright.core.units import Millis, OrderId
 from fillwright.execution.executor import Executor
 
 IN_HAND: Final = frozenset({OrderStatus.ROUTING, OrderStatus.BUILDING, OrderStatus.SUBMITTED})
-
+UNSIGNED: Final = IN_HAND - {OrderStatus.SUBMITTED}
 
 PAUSE_MS: Final = 50
+HALTED_MS: Final = 1_000  # how long an order that may not be signed rests before somebody looks at it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,14 @@ class WorkerSettings:
 
 
 class Worker:
-    def __init__(self, store: Store, executor: Executor, bus: Bus, clock: Clock, settings: WorkerSettings) -> None:
+    def __init__(
+        self, store: Store, executor: Executor, bus: Bus, clock: Clock, gate: Gate, settings: WorkerSettings
+    ) -> None:
         self._store = store
         self._executor = executor
         self._leave = bus.subscribe_wakes(self._awake)
         self._clock = clock
+        self._gate = gate
         self._settings = settings
         self._in_hand: dict[OrderId, int] = {}  # and under which lease
         self._ending: set[OrderId] = set()  # of those in hand, the ones whose last event is being written
@@ -79,7 +84,8 @@ class Worker:
         if free <= 0:
             return None
         try:
-            claims = await self._store.claim(self._settings.name, free)
+            halted = await self._gate.mode() is Mode.HALTED
+            claims = await self._store.claim(self._settings.name, free, begun_only=halted)
         except StoreUnavailable as error:
             self._log.error("worker.claim_failed", reason=str(error))
             return self._clock.now_ms() + self._settings.poll_ms
@@ -94,6 +100,8 @@ class Worker:
             drive = asyncio.create_task(self._drive(claim))
             self._drives.add(drive)
             drive.add_done_callback(self._drives.discard)
+        if halted and len(claims.taken) < free:
+            return None
         if not claims.taken and claims.next_due_ms is not None:
             # What is due and cannot be taken (its log cannot be read) must not keep us asking without a pause.
             return max(claims.next_due_ms, self._clock.now_ms() + PAUSE_MS)
@@ -103,6 +111,9 @@ class Worker:
         order, lease = claim.order, claim.lease
         try:
             while order.status in IN_HAND:
+                if order.status in UNSIGNED and await self._gate.mode() is Mode.HALTED:
+                    await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
+                    return
                 event = await self._executor.next_event(order)
                 if STATUS_AFTER[type(event)] not in IN_HAND and self._in_hand.get(order.id) == lease:
                     self._ending.add(order.id)

@@ -1,0 +1,9 @@
+-- Who did what: keys, limits, mode, cancels. Only ever inserted; each row's hash covers the row before it.
+CREATE TABLE audit (
+    seq    INTEGER PRIMARY KEY,
+    at_ms  INTEGER NOT NULL,
+    actor  TEXT    NOT NULL,
+    type   TEXT    NOT NULL,
+    data   TEXT    NOT NULL,
+    hash   TEXT    NOT NULL
+);

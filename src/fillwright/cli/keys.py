@@ -1,0 +1,88 @@
+"""`fillwright keys ...`."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+
+import click
+
+from fillwright.cli.exits import EXIT_CODES, Misused, Refused
+from fillwright.cli.operating import operate, operator
+from fillwright.cli.screen import open_screen, table
+from fillwright.core.control import KEY_ID_BYTES, Key, KeyRevoked, Scope, new_key
+from fillwright.execution.gate import Gate
+
+NAMES = ", ".join(Scope)
+
+
+@click.group(epilog=EXIT_CODES)
+def command() -> None:
+    """Create, list and revoke API keys.
+
+    Once there is a key, nobody comes in without one. Works on the database that DATABASE_URL names, whether or not an
+    engine runs; a running one knows within a second.
+    """
+
+
+@command.command(epilog=EXIT_CODES)
+@click.argument("name")
+@click.option("--account", default="", help="Whose orders it sees; its own account if not given.")
+@click.option("--scopes", default="read,trade", show_default=True, help=f"Any of {NAMES}, with commas.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def create(name: str, account: str, scopes: str, as_json: bool) -> None:
+    """Make a key, and print it. It is not kept, and cannot be shown again."""
+    chosen = frozenset(scope.strip() for scope in scopes.split(","))
+    if unknown := sorted(chosen - set(Scope)):
+        raise Misused(f"there is no scope {unknown[0]!r}; there are {NAMES}", "invalid_scope")
+    created, text = new_key(account, name, frozenset(map(Scope, chosen)), os.urandom(KEY_ID_BYTES + 32))
+    operate(lambda gate: gate.change(operator(), created))
+    if as_json:
+        view = {"keyId": created.key_id, "account": created.account, "scopes": created.scopes, "key": text}
+        click.echo(json.dumps(view, separators=(",", ":")))
+    else:
+        click.echo(text)
+        click.echo(
+            f"Key {created.key_id} of account {created.account} may {', '.join(created.scopes)}."
+            " Keep it now: it cannot be shown again. Send it as `Authorization: Bearer ...`.",
+            err=True,
+        )
+
+
+@command.command("list", epilog=EXIT_CODES)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
+def list_(as_json: bool) -> None:
+    """Show the keys; not their secrets, which nobody has but their holders."""
+
+    async def keys(gate: Gate) -> list[Key]:
+        return list(gate.control.keys.values())
+
+    grid = table("Key", "Name", "Account", "Scopes", "Created", "Revoked")
+    for key in operate(keys):
+        scopes = sorted(key.scopes)
+        created, revoked = _time(key.created_at_ms), _time(key.revoked_at_ms)
+        if as_json:
+            view = {"keyId": key.key_id, "name": key.name, "account": key.account, "scopes": scopes}
+            click.echo(json.dumps({**view, "created": created, "revoked": revoked}, separators=(",", ":")))
+        grid.add_row(key.key_id, key.name, key.account, ", ".join(scopes), created, revoked or "-")
+    if not as_json:
+        open_screen().print(grid)
+
+
+@command.command(epilog=EXIT_CODES)
+@click.argument("key_id")
+def revoke(key_id: str) -> None:
+    """Let a key open nothing any more, in every process within a second."""
+
+    async def work(gate: Gate) -> None:
+        if key_id not in gate.control.keys:
+            raise Refused(f"there is no key {key_id!r}; see fillwright keys list", "key_not_found")
+        await gate.change(operator(), KeyRevoked(key_id))
+
+    operate(work)
+    click.echo(f"Key {key_id} is revoked.")
+
+
+def _time(at_ms: int | None) -> str | None:
+    return None if at_ms is None else datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,188 @@
+"""Who may do what, and how far: the audit log, and what follows from it.
+
+Whoever changes a key, a limit or the mode appends an entry that says who, when and what; there is no other place where
+these things are kept. So the audit log cannot differ from what is in force: `replay` of the one is the other.
+
+Each entry carries the hash of the one before it. An entry that is edited, dropped or moved breaks the chain at its
+place, and `verify` says where; an end that was cut off shows against a head that somebody has written down elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from hashlib import sha256
+from hmac import compare_digest
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from fillwright.core.errors import AuditBroken
+from fillwright.core.units import Millis, base58
+
+LOCAL_ACCOUNT: Final = ""
+"""The account of orders that come without a key, while there are none."""
+
+GENESIS: Final = "0" * 64
+KEY_ID_BYTES: Final = 8
+
+
+class Scope(StrEnum):
+    READ = "read"
+    TRADE = "trade"
+    ADMIN = "admin"
+
+
+class Mode(StrEnum):
+    """`REDUCE`: accept nothing new, finish what is open. `HALTED`: also sign nothing; what is signed may still land."""
+
+    ACTIVE = "active"
+    REDUCE = "reduce"
+    HALTED = "halted"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCreated:
+    """`digest` is the SHA-256 of the secret: what has 256 random bits needs no slow hash."""
+
+    key_id: str
+    account: str
+    name: str
+    scopes: tuple[Scope, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRevoked:
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModeSet:
+    mode: Mode
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Whether the order could still be cancelled, its own log tells."""
+
+    order_id: str
+
+
+Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet | CancelRequested
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The `seq`-th entry of the audit log, counted from 1. `actor` is a key's id, or who ran the command."""
+
+    seq: int
+    at_ms: Millis
+    actor: str
+    action: Action
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    key_id: str
+    account: str
+    name: str
+    scopes: frozenset[Scope]
+    digest: str
+    created_at_ms: Millis
+    revoked_at_ms: Millis | None = None
+
+    @property
+    def is_revoked(self) -> bool:
+        return self.revoked_at_ms is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What is in force after the first `seq` entries."""
+
+    seq: int = 0
+    head: str = GENESIS
+    mode: Mode = Mode.ACTIVE
+    mode_reason: str = ""
+    keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def demands_keys(self) -> bool:
+        """Once a key was made, nobody comes in without one: not even after the last was revoked."""
+        return bool(self.keys)
+
+
+def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: bytes) -> tuple[KeyCreated, str]:
+    """Return a new key, and its text, which is not kept anywhere: `fw_`, its id, `_`, and its secret.
+
+    Of `random_bytes`, the first `KEY_ID_BYTES` make the id, the rest the secret: 32 of them at least.
+    """
+    if len(random_bytes) < KEY_ID_BYTES + 32:
+        raise ValueError("a secret takes 32 random bytes")
+    key_id = base58(random_bytes[:KEY_ID_BYTES])
+    secret = base58(random_bytes[KEY_ID_BYTES:])
+    return KeyCreated(key_id, account or key_id, name, tuple(sorted(scopes)), _digest(secret)), f"fw_{key_id}_{secret}"
+
+
+def find_key(control: Control, text: str) -> Key | None:
+    """Return the key that `text` proves to have, None if it proves none, or one that was revoked."""
+    parts = text.split("_")
+    key = control.keys.get(parts[1]) if len(parts) == 3 and parts[0] == "fw" else None
+    # The secret is compared even where there is no such key: how long the answer takes tells nothing.
+    matches = compare_digest(_digest(parts[-1]), key.digest if key else GENESIS)
+    return key if key is not None and matches and not key.is_revoked else None
+
+
+def entry(control: Control, at_ms: Millis, actor: str, action: Action) -> Entry:
+    """Return the entry that would follow on `control`."""
+    seq = control.seq + 1
+    return Entry(seq, at_ms, actor, action, _hash(control.head, seq, at_ms, actor, action))
+
+
+def apply(control: Control, entry: Entry) -> Control:
+    """Return what is in force after one more entry. Raise AuditBroken if it does not follow on what is there."""
+    if entry.seq != control.seq + 1:
+        raise AuditBroken(f"entry {control.seq + 1} is missing: {entry.seq} follows {control.seq}")
+    if entry.hash != _hash(control.head, entry.seq, entry.at_ms, entry.actor, entry.action):
+        raise AuditBroken(f"entry {entry.seq} is not what was written, or does not follow on what is before it")
+    after = replace(control, seq=entry.seq, head=entry.hash)
+    match entry.action:
+        case KeyCreated(key_id, account, name, scopes, digest):
+            key = Key(key_id, account, name, frozenset(scopes), digest, entry.at_ms)
+            return replace(after, keys=MappingProxyType({**control.keys, key_id: key}))
+        case KeyRevoked(key_id):
+            key = control.keys[key_id]
+            revoked = replace(key, revoked_at_ms=key.revoked_at_ms or entry.at_ms)
+            return replace(after, keys=MappingProxyType({**control.keys, key_id: revoked}))
+        case ModeSet(mode, reason):
+            return replace(after, mode=mode, mode_reason=reason)
+        case _:
+            return after
+
+
+def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:
+    """Return what is in force after all entries. Raise AuditBroken at the first that does not follow."""
+    control = control or Control()
+    for each in entries:
+        control = apply(control, each)
+    return control
+
+
+def _digest(secret: str) -> str:
+    return sha256(secret.encode("utf-8", "replace")).hexdigest()
+
+
+def _hash(head: str, seq: int, at_ms: Millis, actor: str, action: Action) -> str:
+    document: dict[str, Any] = {
+        "before": head,
+        "seq": seq,
+        "at_ms": at_ms,
+        "actor": actor,
+        "type": type(action).__name__,
+        "data": asdict(action),
+    }
+    return sha256(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

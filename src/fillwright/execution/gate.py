@@ -1,0 +1,108 @@
+"""What operators have decided, as every process knows it.
+
+It is read from the audit log again and again, and changed by appending to that. A process that cannot read the log does
+not know whether it has been halted: what it knows goes stale after `FRESH_MS`, and then nothing is signed and no order
+is taken until the log has been read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from fillwright.core.control import Action, Control, Entry, Mode, entry, replay
+from fillwright.core.errors import AuditBroken, StoreError
+from fillwright.core.ports import Clock, Store
+from fillwright.core.units import Millis
+
+LOOK_MS: Final[Millis] = 250
+FRESH_MS: Final[Millis] = 900
+
+
+class Gate:
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.control = Control()
+        self._store = store
+        self._clock = clock
+        self._read_at: tuple[Millis, float] | None = None  # by the clock, which can be set, and by one that cannot
+        self._look: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger()
+
+    async def open(self) -> None:
+        """Read the whole log, and go on reading it until `close`. Raise AuditBroken if it is not what was written."""
+        await self.look()
+        self._tell(Mode.ACTIVE)
+        self._looking = asyncio.create_task(self._keep_looking())
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def change(self, actor: str, action: Action) -> Entry:
+        while True:
+            await self.look()
+            new = entry(self.control, self._clock.now_ms(), actor, action)
+            if await self._store.add_audit(new):
+                await self.look()
+                return new
+
+    async def entries(self, after: int = 0) -> list[Entry]:
+        return await self._store.audit_log(after)
+
+    async def verify(self, head: str = "") -> str:
+        """Check the whole log, and that `head` is the hash of one of its entries, if given. Say what was found.
+
+        Raise AuditBroken if it is not what was written.
+        """
+        entries = await self._store.audit_log()
+        control = replay(entries)
+        if head and head not in {entry.hash for entry in entries}:
+            raise AuditBroken(f"the log has {len(entries)} entries, and none of them has the hash {head[:64]}")
+        return f"{len(entries)} entries, each as it was written; the last hash is {control.head}"
+
+    async def mode(self) -> Mode:
+        if not self._is_fresh():
+            if self._look is None or self._look.done():  # one look for all who ask
+                self._look = asyncio.create_task(self.look())
+            await asyncio.shield(self._look)
+        return self.control.mode
+
+    def _is_fresh(self) -> bool:
+        if self._read_at is None:
+            return False
+        at_ms, at_s = self._read_at
+        passed_s = asyncio.get_running_loop().time() - at_s
+        return max(abs(self._clock.now_ms() - at_ms), passed_s * 1000) <= FRESH_MS
+
+    async def look(self) -> None:
+        """Read on in the log."""
+        asked_at = self._clock.now_ms(), asyncio.get_running_loop().time()
+        known = self.control
+        control = replay(await self._store.audit_log(known.seq), known)
+        if control.seq < self.control.seq:  # another look, begun later, was faster
+            return
+        self.control, self._read_at = control, asked_at
+
+    def _tell(self, before: Mode) -> None:
+        if self.control.mode is not before:
+            self._log.warning("gate.mode", mode=self.control.mode, before=before, reason=self.control.mode_reason)
+
+    async def _keep_looking(self) -> None:
+        is_readable = True
+        while True:
+            before = self.control.mode
+            await self._clock.sleep(LOOK_MS)
+            try:
+                await self.look()
+                self._tell(before)
+                is_readable = True
+            except StoreError as error:
+                if is_readable:
+                    self._log.error("gate.unreadable", reason=str(error))
+                is_readable = False
+            except Exception:
+                self._log.exception("gate.fault")  # and go on: what is stale opens no gate
