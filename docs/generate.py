@@ -81,6 +81,9 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "public_url": "How clients reach the engine, such as `https://orders.example.com`, for the `websocket` address"
         " in answers; empty: as the request came.",
         "trusted_proxies": "Peers, separated by commas, whose `X-Forwarded-Proto` and `-Host` headers are believed.",
+        "origins": "Web pages, separated by commas, that may open streams, such as `https://desk.example.com`.",
+        "key_requests_per_minute": "Requests that each key may make in a minute, at each API process; 0: no limit.",
+        "api_key": "The key that the commands of the command line show to an engine that asks for one.",
         "body_max_bytes": "Largest request body and WebSocket message.",
         "fast_lane": "Whether POSTs of orders are answered past the ASGI layer: the same answers at less cost.",
         "stream_backlog_max": "Updates that a stream's client may be behind before it is closed.",

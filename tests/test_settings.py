@@ -19,6 +19,8 @@ TEXTS: Final = {
     "bullmq_prefix",
     "public_url",
     "trusted_proxies",
+    "origins",
+    "api_key",
     "sim_ledger",
 }
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import aiohttp
 
 from fillwright.app import Engine, Server, listen, open_chain, open_engine, open_ledger
 from fillwright.core.ports import Clock
+from fillwright.execution.gate import Gate
 from fillwright.execution.reconcile import Reconciliation, reconcile
 from fillwright.settings import Settings
 from tests.virtual import VirtualClock
@@ -51,6 +52,15 @@ class World:
         path = f"/api/orders/{order_id}/stream?after={after}"
         async with self.http.ws_connect(path) as websocket:
             return [message for message in await read_all(websocket) if message["event"] == "order:update"]
+
+    @property
+    def gate(self) -> Gate:
+        return self.engine.gate
+
+    async def finished(self, order_id: str, headers: Mapping[str, str]) -> None:
+        """Return once an order is over."""
+        async with self.http.ws_connect(f"/api/orders/{order_id}/stream", headers=headers) as websocket:
+            await read_all(websocket)
 
     async def statuses(self, order_id: str) -> list[str]:
         return [update["status"] for update in await self.follow(order_id)]

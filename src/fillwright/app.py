@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -19,6 +20,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from fillwright.api.access import Access, AccessSettings
 from fillwright.api.feed import Streams
 from fillwright.api.http import HttpApi, HttpSettings, application
 from fillwright.api.protocol import HttpProtocol, WebSocketProtocol
@@ -27,7 +29,7 @@ from fillwright.backends import open_bus, open_store
 from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
-from fillwright.core.errors import WrongChain
+from fillwright.core.errors import Exposed, WrongChain
 from fillwright.core.ports import Bus, Chain, Clock, Store, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.tokens import TokenRegistry
@@ -72,6 +74,7 @@ class Engine:
     store: Store
     bus: Bus
     intake: Intake
+    gate: Gate
     chain: Chain
     worker: Worker
     streams: Streams
@@ -155,14 +158,25 @@ def open_streams(parts: Parts) -> Streams:
 def open_api(parts: Parts) -> Api:
     settings, streams = parts.settings, open_streams(parts)
     stream_api = StreamApi(streams, parts.intake, parts.clock, StreamSettings(settings.stream_connections_max))
+    origins = _listed(settings.origins) | ({settings.public_url.rstrip("/")} if settings.public_url else set())
+    access_settings = AccessSettings(origins, settings.key_requests_per_minute)
     http_settings = HttpSettings(
         settings.body_max_bytes,
         settings.public_url,
-        frozenset(address.strip() for address in settings.trusted_proxies.split(",") if address.strip()),
+        _listed(settings.trusted_proxies),
         settings.fast_lane == "on",
     )
     http = HttpApi(
-        parts.store, parts.bus, parts.intake, streams, stream_api, TokenRegistry(), parts.clock, http_settings
+        parts.store,
+        parts.bus,
+        parts.intake,
+        streams,
+        stream_api,
+        Access(parts.gate, parts.store, parts.clock, access_settings),
+        parts.gate,
+        TokenRegistry(),
+        parts.clock,
+        http_settings,
     )
     return Api(streams, application(http))
 
@@ -183,7 +197,21 @@ async def open_engine(
     ):
         api = open_api(parts)
         parts.bus.start()
-        yield Engine(parts.store, parts.bus, parts.intake, chain, worker, api.streams, api.asgi)
+        yield Engine(parts.store, parts.bus, parts.intake, parts.gate, chain, worker, api.streams, api.asgi)
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(item.strip() for item in text.split(",") if item.strip())
+
+
+async def check_exposure(gate: Gate, listener: socket.socket) -> None:
+    """Raise Exposed if others than this machine's users reach `listener`, and nothing asks them for a key."""
+    address = listener.getsockname()[0]
+    if not ip_address(address).is_loopback and not (await gate.control()).demands_keys:
+        raise Exposed(
+            f"listening on {address} without keys would let anybody on the network trade: make a key first, with"
+            " `fillwright keys create NAME`, or set HOST to 127.0.0.1"
+        )
 
 
 async def check_chain(store: Store, chain: Chain, settings: Settings) -> None:
@@ -312,6 +340,7 @@ async def serve(
     log = structlog.get_logger()
     async with contextlib.AsyncExitStack() as opened:
         parts = await opened.enter_async_context(open_parts(settings))
+        await check_exposure(parts.gate, listener)
         api, worker, working = open_api(parts), None, None
         if works:
             worker, _ = await opened.enter_async_context(open_worker(parts))

@@ -50,6 +50,9 @@ class Settings:
     log_format: Literal["auto", "json", "console"] = "auto"
     public_url: str = ""
     trusted_proxies: str = ""
+    origins: str = ""
+    key_requests_per_minute: Count = 0
+    api_key: str = ""
     queue_capacity: Positive = 100_000
     attempts_max: Positive = 3
     retry_delay_ms: Count = 1_000

@@ -17,7 +17,7 @@ PLAIN: Final = "Content-Type: application/json"
 
 
 def a_post(body: bytes = BODY, *headers: str, length: int | None = None) -> bytes:
-    lines = ["POST /api/orders/execute HTTP/1.1", "Host: engine", *headers]
+    lines = ["POST /api/orders/execute HTTP/1.1", "Host: localhost", *headers]
     lines.append(f"Content-Length: {len(body) if length is None else length}")
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -77,7 +77,7 @@ async def test_requests_that_come_at_once_are_answered_in_their_order() -> None:
     async with a_world() as world:
         keys = [f"key-{number}" for number in range(8)]
         posts = [a_post(BODY, PLAIN, f"Idempotency-Key: {key}") for key in keys]
-        health = b"GET /health/live HTTP/1.1\r\nHost: engine\r\n\r\n"
+        health = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
         together = b"".join([*posts[:4], health, *posts[4:]])
         answers = await exchange(world, together, answers=9)
         told = [json.loads(body).get("clientOrderId") for _, _, body in answers]
@@ -88,7 +88,7 @@ async def test_a_connection_serves_one_order_after_another_and_whatever_else() -
     async with a_world() as world:
         reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
         for number in range(20):
-            health = b"GET /health/live HTTP/1.1\r\nHost: engine\r\n\r\n"
+            health = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
             writer.write(health if number % 3 == 2 else a_post(BODY, PLAIN))
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             await reader.readexactly(int(head.lower().partition("content-length: ")[2].split("\r\n")[0]))
@@ -106,7 +106,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
 async def test_an_order_in_chunks_is_taken() -> None:
     async with a_world() as world:
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:5], BODY[5:])) + b"0\r\n\r\n"
-        head = f"POST /api/orders/execute HTTP/1.1\r\nHost: engine\r\n{PLAIN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        head = f"POST /api/orders/execute HTTP/1.1\r\nHost: localhost\r\n{PLAIN}\r\nTransfer-Encoding: chunked\r\n\r\n"
         ((status, _, _),) = await exchange(world, head.encode() + chunks)
         assert status == "HTTP/1.1 201 Created"
 
@@ -127,7 +127,7 @@ async def test_a_client_that_leaves_before_the_answer_leaves_an_order_that_is_ex
 
 
 async def test_whatever_follows_an_order_that_is_not_answered_yet_is_not_taken_for_its_answer() -> None:
-    upgrade = b"GET /api/stream HTTP/1.1\r\nHost: engine\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    upgrade = b"GET /api/stream HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     for follows in (upgrade, b"what? \r\n\r\n"):
         async with a_world(working=False) as world:
             reader, writer = await asyncio.open_connection("127.0.0.1", world.port)

@@ -227,7 +227,7 @@ class RawClient:
         return cls(*await asyncio.open_connection(sock=connection))
 
     async def request(self, method: str, path: str, body: bytes = b"", *headers: str) -> tuple[int, bytes]:
-        lines = [f"{method} {path} HTTP/1.1", "Host: engine", f"Content-Length: {len(body)}", *headers]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
         self.writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
         length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
@@ -255,7 +255,7 @@ async def test_a_client_posts_then_upgrades_the_same_connection_on_the_same_path
         body = json.dumps(SWAP).encode()
         status, answer = await client.request("POST", "/api/orders/execute", body, "Content-Type: application/json")
         assert status == 201
-        path = json.loads(answer)["websocket"].removeprefix("ws://engine")
+        path = json.loads(answer)["websocket"].removeprefix("ws://localhost")
         status, _ = await client.request("GET", path, b"", *UPGRADE)
         assert status == 101
         heard = list[Json]()
@@ -302,7 +302,7 @@ async def test_an_upgrade_that_cannot_be_had_is_not_asked_for(extra: tuple[str, 
 async def test_a_connect_is_refused_and_the_engine_goes_on(extra: tuple[str, ...]) -> None:
     async with a_world() as world:
         client = await RawClient.connect(world)
-        client.writer.write("\r\n".join(["CONNECT engine:443 HTTP/1.1", "Host: engine", *extra, "", ""]).encode())
+        client.writer.write("\r\n".join(["CONNECT localhost:443 HTTP/1.1", "Host: localhost", *extra, "", ""]).encode())
         assert (await client.reader.readline()).startswith(b"HTTP/1.1 4")
         client.writer.close()
         assert (await world.get("/health"))[0] == 200

@@ -25,6 +25,7 @@ from fillwright.core.ports import Chain, Claims, Finalized, Store
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.units import OrderId, Signature
 from fillwright.execution.executor import Executor, ExecutorSettings
+from fillwright.execution.gate import Gate
 from fillwright.execution.reconcile import Reconciliation, reconcile
 from fillwright.execution.worker import Worker, WorkerSettings
 from fillwright.settings import Settings
@@ -68,10 +69,10 @@ class CrashingStore:
         await self._fuse.moment()
         return after
 
-    async def claim(self, worker: str, limit: int) -> Claims:
+    async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:
         if self._fuse.blown:
             await self._fuse.moment()
-        claims = await self._store.claim(worker, limit)
+        claims = await self._store.claim(worker, limit, begun_only=begun_only)
         if claims.taken:
             await self._fuse.moment()
         return claims
@@ -130,11 +131,14 @@ async def a_life(folder: Path, clock: VirtualClock, blows_at: int | None, **chai
         ExecutorSettings(),
         random.Random(0).random,
     )
+    gate = Gate(store, clock)
+    await gate.open()
     worker = Worker(
         CrashingStore(store, fuse),
         executor,
         bus,
         clock,
+        gate,
         WorkerSettings("w", concurrency=10, lease_ms=LEASE_MS),
     )
     running = asyncio.create_task(worker.run())
@@ -143,6 +147,7 @@ async def a_life(folder: Path, clock: VirtualClock, blows_at: int | None, **chai
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+        await gate.close()
         await store.close()
         ledger.close()
 

@@ -325,16 +325,16 @@ class LosesAnswers(Intake):
         self._intake = intake
         self.calls = 0
 
-    async def submit(self, request: OrderRequest) -> tuple[Order, bool]:
+    async def submit(self, request: OrderRequest, account: str = "") -> tuple[Order, bool]:
         self.calls += 1
         if self.calls % 3 == 0:
-            return await self._intake.submit(request)
+            return await self._intake.submit(request, account)
         if self.calls % 3 == 2:
-            await self._intake.submit(request)
+            await self._intake.submit(request, account)
         raise StoreUnavailable("the database went away")
 
-    async def cancel(self, order_id: OrderId) -> Order:
-        return await self._intake.cancel(order_id)
+    async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order:
+        return await self._intake.cancel(order_id, actor, account)
 
     async def quote(self, request: OrderRequest) -> QuotePreview:
         return await self._intake.quote(request)

@@ -42,7 +42,8 @@ class Message:
 class Feed:
     """One listener's backlog, bounded: past `backlog_max` messages it fails `overrun` rather than fill the memory."""
 
-    def __init__(self, backlog_max: int, overrun: asyncio.Future[None]) -> None:
+    def __init__(self, backlog_max: int, overrun: asyncio.Future[None], account: str = "") -> None:
+        self.account = account
         self._backlog_max = backlog_max
         self._overrun = overrun
         self._messages: list[Message] = []
@@ -123,9 +124,12 @@ class Streams:
             if not feeds:
                 del self._by_order[order_id]
 
-    async def follow_all(self, overrun: asyncio.Future[None]) -> AsyncIterator[list[Message]]:
-        """Yield every order's messages from now on; an empty list at first, and where nothing happened for a while."""
-        feed = self._open(self._everything, overrun)
+    async def follow_all(self, overrun: asyncio.Future[None], account: str) -> AsyncIterator[list[Message]]:
+        """Yield the messages of every order of an account from now on.
+
+        Yield an empty list at first, and where nothing happened for a while.
+        """
+        feed = self._open(self._everything, overrun, account)
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
         try:
@@ -145,8 +149,8 @@ class Streams:
         for feed in [*self._everything, *(feed for feeds in self._by_order.values() for feed in feeds)]:
             feed.close()
 
-    def _open(self, feeds: set[Feed], overrun: asyncio.Future[None]) -> Feed:
-        feed = Feed(self._backlog_max, overrun)
+    def _open(self, feeds: set[Feed], overrun: asyncio.Future[None], account: str = "") -> Feed:
+        feed = Feed(self._backlog_max, overrun, account)
         feeds.add(feed)
         if self.stopped.is_set():
             feed.close()
@@ -189,7 +193,8 @@ class Streams:
             except Exception:  # one order's fault must not cost the others their news
                 structlog.get_logger().exception("stream.fault", order=record.order_id)
                 continue
-            for feed in (*(feeds or ()), *everything):
+            account = update.order.account
+            for feed in (*(feeds or ()), *(feed for feed in everything if feed.account == account)):
                 feed.offer(message)
 
     def _is_new(self, record: Recorded) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import structlog
 from starlette.applications import Starlette
@@ -19,9 +20,11 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
 from fillwright.api import openapi, wire
+from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head
 from fillwright.api.stream import StreamApi
+from fillwright.core import control
 from fillwright.core.errors import (
     FillwrightError,
     InternalError,
@@ -31,15 +34,21 @@ from fillwright.core.errors import (
     OrderNotFound,
     PayloadTooLarge,
     StoreUnavailable,
+    TooManyRequests,
     UnsupportedMediaType,
 )
 from fillwright.core.lifecycle import Update, replay
 from fillwright.core.order import Order, OrderStatus
-from fillwright.core.ports import Bus, Clock, Intake, OrderFilter, Store
+from fillwright.core.ports import Bus, Clock, Gate, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import OrderId, is_order_id
 
+T = TypeVar("T")
+
 PAGE_MAX: Final = 200
+SECURE: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'"
+READ, TRADE, ADMIN = control.Scope.READ, control.Scope.TRADE, control.Scope.ADMIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class HttpApi:
         intake: Intake,
         streams: Streams,
         stream_api: StreamApi,
+        access: Access,
+        gate: Gate,
         tokens: TokenRegistry,
         clock: Clock,
         settings: HttpSettings,
@@ -72,6 +83,8 @@ class HttpApi:
         self._intake = intake
         self._streams = streams
         self._stream_api = stream_api
+        self._access = access
+        self._gate = gate
         self._tokens = tokens
         self._clock = clock
         self._settings = settings
@@ -80,18 +93,22 @@ class HttpApi:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            WebSocketRoute(EXECUTE, self.execute_stream),
+            WebSocketRoute(EXECUTE, self._for(READ, self.execute_stream)),
             Route(EXECUTE, self.execute_page, methods=["GET", "PUT", "PATCH", "DELETE"]),
-            Route("/api/orders/stats", self.stats),
-            Route("/api/orders/{order_id}", self.get_order, methods=["GET"]),
-            Route("/api/orders/{order_id}", self.cancel, methods=["DELETE"]),
-            Route("/api/orders/{order_id}/events", self.events),
-            Route("/api/orders/{order_id}/explain", self.explain),
-            Route("/api/orders/{order_id}/stream", self.order_events),
-            WebSocketRoute("/api/orders/{order_id}/stream", self.order_stream),
-            Route("/api/orders", self.list_orders),
-            Route("/api/quotes", self.quote, methods=["POST"]),
-            WebSocketRoute("/api/stream", self.all_stream),
+            Route("/api/orders/stats", self._for(READ, self.stats)),
+            Route("/api/orders/{order_id}", self._for(READ, self.get_order), methods=["GET"]),
+            Route("/api/orders/{order_id}", self._for(TRADE, self.cancel), methods=["DELETE"]),
+            Route("/api/orders/{order_id}/events", self._for(READ, self.events)),
+            Route("/api/orders/{order_id}/explain", self._for(READ, self.explain)),
+            Route("/api/orders/{order_id}/stream", self._for(READ, self.order_events)),
+            WebSocketRoute("/api/orders/{order_id}/stream", self._for(READ, self.order_stream)),
+            Route("/api/orders", self._for(READ, self.list_orders)),
+            Route("/api/quotes", self._for(READ, self.quote), methods=["POST"]),
+            Route("/api/tickets", self._for(None, self.ticket), methods=["POST"]),
+            Route("/api/mode", self._for(READ, self.mode), methods=["GET"]),
+            Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
+            Route("/api/audit", self._for(ADMIN, self.audit)),
+            WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             WebSocketRoute("/{path:path}", self.no_stream),
             Route("/health", self.health),
             Route("/health/live", self.live),
@@ -110,7 +127,7 @@ class HttpApi:
             return
         try:
             with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
-                order, _ = await self._submit(scope, receive)
+                order, _ = await self._submit(scope, receive, await self._access.caller(scope, TRADE))
                 await self._stream_api.send_events(order.id, 0, scope, receive, send)
         except FillwrightError as error:
             await _problem(error)(scope, receive, send)
@@ -123,7 +140,8 @@ class HttpApi:
         Of the scope, only its headers, scheme and client are looked at.
         """
         try:
-            order, created = await self._submit(scope, receive)
+            caller = await self._access.caller(scope, TRADE)
+            order, created = await self._submit(scope, receive, caller)
             body = wire.encode(self._accepted(scope, order, created))
         except FillwrightError as error:
             return _as_answer(_problem(error))
@@ -133,14 +151,17 @@ class HttpApi:
             (b"location", b"/api/orders/" + order.id.encode()),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
+            *SECURE,
+            *self._access.limits(caller),
         ]
         return 201 if created else 200, headers, body
 
     async def execute_stream(self, websocket: WebSocket) -> None:
         order_id = websocket.query_params.get("orderId")
         if order_id is None:
+            caller = await self._access.caller(websocket.scope, TRADE)
             await self._stream_api.take_orders(
-                websocket, lambda order, created: self._accepted(websocket.scope, order, created)
+                websocket, caller.account, lambda order, created: self._accepted(websocket.scope, order, created)
             )
         else:
             await self._follow(websocket, order_id)
@@ -154,7 +175,7 @@ class HttpApi:
         await self._follow(websocket, websocket.path_params["order_id"])
 
     async def all_stream(self, websocket: WebSocket) -> None:
-        await self._stream_api.follow_all(websocket)
+        await self._stream_api.follow_all(websocket, caller_of(websocket).account)
 
     async def no_stream(self, websocket: WebSocket) -> None:
         raise NotFound(f"there is no stream at {websocket.url.path}; see / for all endpoints")
@@ -162,28 +183,28 @@ class HttpApi:
     async def order_events(self, request: Request) -> Response:
         if EVENT_STREAM not in request.headers.get("accept", ""):
             raise InvalidRequest("open this page as a WebSocket, or with Accept: text/event-stream")
-        updates = await self._updates(request.path_params["order_id"])
+        updates = await self._updates(request, request.path_params["order_id"])
         after = request.headers.get("last-event-id") or request.query_params.get("after")
         return self._stream_api.events_response(updates[-1].order, _whole_number(after, "after", 0))
 
     async def get_order(self, request: Request) -> Response:
-        updates = await self._updates(request.path_params["order_id"])
+        updates = await self._updates(request, request.path_params["order_id"])
         return reply(wire.order_view(updates[-1].order, updates))
 
     async def events(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)
-        updates = await self._updates(request.path_params["order_id"])
+        updates = await self._updates(request, request.path_params["order_id"])
         shown = [wire.event_view(update) for update in updates if update.record.seq > after]
         return reply({"orderId": updates[0].order.id, "status": updates[-1].order.status, "events": shown})
 
     async def explain(self, request: Request) -> Response:
-        updates = await self._updates(request.path_params["order_id"])
+        updates = await self._updates(request, request.path_params["order_id"])
         return reply(wire.explain_view(updates[-1].order, updates))
 
     async def cancel(self, request: Request) -> Response:
-        order_id = _order_id(request.path_params["order_id"])
-        order = await self._intake.cancel(order_id, "local")
-        return reply(wire.order_view(order, await self._updates(order_id)))
+        order_id, caller = _order_id(request.path_params["order_id"]), caller_of(request)
+        order = await self._intake.cancel(order_id, caller.name, caller.account)
+        return reply(wire.order_view(order, await self._updates(request, order_id)))
 
     async def list_orders(self, request: Request) -> Response:
         query = request.query_params
@@ -197,6 +218,7 @@ class HttpApi:
         if not 1 <= limit <= PAGE_MAX:
             raise InvalidRequest(f"limit must be from 1 to {PAGE_MAX}", field="limit")
         criteria = OrderFilter(
+            account=caller_of(request).account,
             status=OrderStatus(status) if status is not None else None,
             mint=self._tokens.resolve(token, "token").mint if token is not None else None,
             client_order_id=query.get("clientOrderId"),
@@ -217,6 +239,25 @@ class HttpApi:
         )
         return reply(wire.preview_view(preview))
 
+    async def ticket(self, request: Request) -> Response:
+        text, expires_at_ms = await self._access.ticket(caller_of(request))
+        return reply({"ticket": text, "expiresAt": wire.iso(expires_at_ms)}, 201)
+
+    async def mode(self, _: Request) -> Response:
+        return reply(wire.mode_view(await self._gate.control()))
+
+    async def set_mode(self, request: Request) -> Response:
+        change = wire.mode_change(
+            await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
+        )
+        await self._gate.change(caller_of(request).name, change)
+        return reply(wire.mode_view(await self._gate.control()))
+
+    async def audit(self, request: Request) -> Response:
+        after = _whole_number(request.query_params.get("after"), "after", 0)
+        entries = await self._store.audit_log(after)
+        return reply({"entries": [wire.audit_view(entry) for entry in entries[:PAGE_MAX]]})
+
     async def stats(self, _: Request) -> Response:
         counts = await self._store.counts()
         return reply(wire.counts_view(counts, self._streams.connections, self._clock.now_ms()))
@@ -224,12 +265,13 @@ class HttpApi:
     async def health(self, _: Request) -> Response:
         try:
             await self._store.check()
+            mode = (await self._gate.control()).mode
         except StoreUnavailable as error:
             return reply({**self._alive("unavailable"), "code": error.code, "message": str(error)}, 503)
         if (fault := self._bus.fault) is not None:
             slower = f"Redis does not answer ({fault}): news between processes comes by polling until it does"
-            return reply({**self._alive("degraded"), "code": "redis_unavailable", "message": slower})
-        return reply(self._alive("ok"))
+            return reply({**self._alive("degraded"), "mode": mode, "code": "redis_unavailable", "message": slower})
+        return reply({**self._alive("ok"), "mode": mode})
 
     async def live(self, _: Request) -> Response:
         return reply(self._alive("ok"))
@@ -241,7 +283,8 @@ class HttpApi:
         return reply(openapi.document())
 
     async def docs(self, _: Request) -> Response:
-        return Response(openapi.page(), media_type="text/html")
+        policy = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
+        return Response(openapi.page(), headers=policy, media_type="text/html")
 
     async def index(self, _: Request) -> Response:
         return reply(
@@ -255,21 +298,36 @@ class HttpApi:
 
     async def _follow(self, websocket: WebSocket, order_id: str) -> None:
         after = _whole_number(websocket.query_params.get("after"), "after", 0)
-        updates = await self._updates(order_id)
+        updates = await self._updates(websocket, order_id)
         await self._stream_api.follow_order(websocket, updates[-1].order, after)
 
-    async def _updates(self, order_id: str) -> list[Update]:
+    async def _updates(self, connection: HTTPConnection, order_id: str) -> list[Update]:
+        """Return the order's whole log. That it is another account's is not told."""
         records = await self._store.history(_order_id(order_id))
-        if not records:
+        updates = replay(records) if records else []
+        if not updates or updates[0].order.account != caller_of(connection).account:
             raise OrderNotFound(f"there is no order {order_id}")
-        return replay(records)
+        return updates
 
-    async def _submit(self, scope: Scope, receive: Receive) -> tuple[Order, bool]:
+    def _for(self, need: control.Scope | None, answer: Callable[[Any], Awaitable[T]]) -> Callable[[Any], Awaitable[T]]:
+        """Return `answer`, for those whose key has the scope."""
+
+        @functools.wraps(answer)
+        async def checked(connection: HTTPConnection) -> T:
+            caller = connection.scope[CALLER] = await self._access.caller(connection.scope, need)
+            response = await answer(connection)
+            if isinstance(response, Response):
+                response.raw_headers += self._access.limits(caller)
+            return response
+
+        return checked
+
+    async def _submit(self, scope: Scope, receive: Receive, caller: Caller) -> tuple[Order, bool]:
         body = await self._json_body(_header(scope, b"content-type"), receive)
         keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
         if len(keys) > 1:
             raise InvalidRequest("there is more than one Idempotency-Key header")
-        return await self._intake.submit(wire.order_request(body, keys[0] if keys else None))
+        return await self._intake.submit(wire.order_request(body, keys[0] if keys else None), caller.account)
 
     async def _json_body(self, content_type: bytes, receive: Receive) -> bytes:
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
@@ -357,7 +415,9 @@ def _forwarded(scope: Scope, name: bytes) -> str:
 def reply(
     body: wire.Json, status: int = 200, headers: Mapping[str, str] | None = None, media_type: str = "application/json"
 ) -> Response:
-    return Response(wire.encode(body), status, headers, media_type)
+    response = Response(wire.encode(body), status, headers, media_type)
+    response.raw_headers += SECURE
+    return response
 
 
 async def _on_problem(_: HTTPConnection, error: Exception) -> Response:
@@ -383,7 +443,10 @@ async def _on_fault(_: HTTPConnection, error: Exception) -> Response:
 
 def _problem(error: FillwrightError) -> Response:
     status, body = wire.problem(error)
-    headers = {"retry-after": str(wire.RETRY_AFTER_S)} if status in (429, 503) else {}
+    wait_s = error.retry_after_s if isinstance(error, TooManyRequests) else wire.RETRY_AFTER_S
+    headers = {"retry-after": str(wait_s)} if status in (429, 503) else {}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
     return reply(body, status, headers, "application/problem+json")
 
 

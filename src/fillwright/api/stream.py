@@ -74,12 +74,12 @@ class StreamApi:
 
         await self._serve(websocket, send, _until_closed, overrun)
 
-    async def follow_all(self, websocket: WebSocket) -> None:
-        """Send the updates of every order from now on."""
+    async def follow_all(self, websocket: WebSocket, account: str) -> None:
+        """Send the updates of every order of an account from now on."""
         overrun = _new_overrun()
 
         async def send() -> Close:
-            everything = self._streams.follow_all(overrun)
+            everything = self._streams.follow_all(overrun, account)
             await anext(everything)  # from here on nothing is missed, and only then is the client told so
             await self._establish(websocket)
             async for messages in everything:
@@ -89,7 +89,9 @@ class StreamApi:
 
         await self._serve(websocket, send, _until_closed, overrun)
 
-    async def take_orders(self, websocket: WebSocket, accepted: Callable[[Order, bool], wire.Json]) -> None:
+    async def take_orders(
+        self, websocket: WebSocket, account: str, accepted: Callable[[Order, bool], wire.Json]
+    ) -> None:
         """Take each message as an order; answer it and send its updates. `accepted` makes the answer."""
         overrun = _new_overrun()
         broken: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
@@ -98,7 +100,7 @@ class StreamApi:
 
         async def submit(text: str) -> None:
             try:
-                order, created = await self._intake.submit(wire.order_request(text))
+                order, created = await self._intake.submit(wire.order_request(text), account)
             except FillwrightError as error:
                 await websocket.send_text(wire.encode({"event": "error", **wire.problem(error)[1]}).decode())
                 return

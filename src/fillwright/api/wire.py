@@ -14,9 +14,11 @@ from typing import Any, Final
 
 import msgspec
 
+from fillwright.core.control import Control, Entry, Mode, ModeSet
 from fillwright.core.errors import (
     Denied,
     FillwrightError,
+    Forbidden,
     IdempotencyMismatch,
     InternalError,
     InvalidExpiry,
@@ -30,6 +32,8 @@ from fillwright.core.errors import (
     PayloadTooLarge,
     QueueFull,
     StoreUnavailable,
+    TooManyRequests,
+    Unauthorized,
     Unroutable,
     UnsupportedMediaType,
 )
@@ -60,6 +64,9 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     OrderNotFound: 404,
+    Unauthorized: 401,
+    Forbidden: 403,
+    TooManyRequests: 429,
     NotCancellable: 409,
     IdempotencyMismatch: 422,
     QueueFull: 429,
@@ -70,6 +77,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     StoreUnavailable: 503,
 }
 RETRY_AFTER_S: Final = 1
+REASON_MAX: Final = 500
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 TIME_MAX_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
@@ -88,6 +96,12 @@ class OrderBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froz
     expires_at: str | None = None
 
 
+class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    mode: Mode
+    reason: str = ""
+
+
+_mode_decoder: Final = msgspec.json.Decoder(ModeBody)
 _order_decoder: Final = msgspec.json.Decoder(OrderBody)
 _field_named: Final = re.compile(r"`\$\.(\w+)`|field `(\w+)`")
 
@@ -414,3 +428,29 @@ def _passed_over(venue: PassedOver, terms: Terms) -> Json:
 
 def _text(amount: BaseUnits, token: Token) -> str:
     return format_amount(amount, token.decimals)
+
+
+def mode_change(body: bytes) -> ModeSet:
+    """Return the change of mode in a request body. Raise InvalidRequest."""
+    try:
+        change = _mode_decoder.decode(body.decode())
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"send a mode: one of {', '.join(Mode)}, and a reason: {error}", field="mode") from error
+    if len(change.reason) > REASON_MAX:
+        raise InvalidRequest(f"reason has more than {REASON_MAX} characters", field="reason")
+    return ModeSet(change.mode, change.reason)
+
+
+def mode_view(control: Control) -> Json:
+    return {"mode": control.mode, "reason": control.mode_reason}
+
+
+def audit_view(entry: Entry) -> Json:
+    return {
+        "seq": entry.seq,
+        "timestamp": iso(entry.at_ms),
+        "actor": entry.actor,
+        "action": type(entry.action).__name__,
+        "data": {name: value for name, value in msgspec.to_builtins(entry.action).items() if name != "digest"},
+        "hash": entry.hash,
+    }

@@ -111,6 +111,7 @@ class MemoryStore:
         self._signatures: set[Signature] = set()
         self._pins: dict[str, str] = {}
         self._audit: list[Entry] = []
+        self._tickets: dict[str, tuple[str, Millis]] = {}
 
     async def accept(self, order_id: OrderId, event: Accepted) -> Order:
         now_ms = self._clock.now_ms()
@@ -230,6 +231,15 @@ class MemoryStore:
 
     async def pin(self, name: str, value: str) -> str:
         return self._pins.setdefault(name, value)
+
+    async def add_ticket(self, digest: str, key_id: str, expires_at_ms: Millis) -> None:
+        now_ms = self._clock.now_ms()
+        self._tickets = {name: kept for name, kept in self._tickets.items() if kept[1] > now_ms}
+        self._tickets[digest] = key_id, expires_at_ms
+
+    async def take_ticket(self, digest: str) -> str | None:
+        key_id, expires_at_ms = self._tickets.pop(digest, (None, 0))
+        return key_id if expires_at_ms > self._clock.now_ms() else None
 
     async def add_audit(self, entry: Entry) -> bool:
         if entry.seq != len(self._audit) + 1:

@@ -244,6 +244,14 @@ class PostgresStore:
 
         return await self._read(write)
 
+    async def add_ticket(self, digest: str, key_id: str, expires_at_ms: Millis) -> None:
+        values = (digest, key_id, expires_at_ms, self._clock.now_ms())
+        await self._read(lambda connection: connection.execute(sql.ADD_TICKET, *values))
+
+    async def take_ticket(self, digest: str) -> str | None:
+        row = await self._read(lambda connection: connection.fetchrow(sql.TAKE_TICKET, digest))
+        return str(row["key_id"]) if row is not None and row["expires_at_ms"] > self._clock.now_ms() else None
+
     async def add_audit(self, entry: Entry) -> bool:
         async def write(connection: Connection) -> bool:
             row = codec.audit_row(entry)

@@ -182,6 +182,13 @@ TALLY: Final = "SELECT status, sum(orders)::bigint AS orders FROM tally GROUP BY
 PIN: Final = "INSERT INTO pins (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING"
 PINNED: Final = "SELECT value FROM pins WHERE name = $1"
 
+# $1 digest, $2 key, $3 until when, $4 now
+ADD_TICKET: Final = (
+    "WITH gone AS (DELETE FROM tickets WHERE expires_at_ms <= $4::bigint)"
+    " INSERT INTO tickets (digest, key_id, expires_at_ms) VALUES ($1, $2, $3)"
+)
+TAKE_TICKET: Final = "DELETE FROM tickets WHERE digest = $1 RETURNING key_id, expires_at_ms"
+
 # An entry whose predecessor is not there, or whose place is taken, is not written.
 ADD_AUDIT: Final = """
 INSERT INTO audit (seq, at_ms, actor, type, data, hash) SELECT $1::bigint, $2, $3, $4, $5, $6

@@ -164,6 +164,14 @@ class SqliteStore:
     async def pin(self, name: str, value: str) -> str:
         return await self._group.run(lambda session: session.pin(name, value))
 
+    async def add_ticket(self, digest: str, key_id: str, expires_at_ms: Millis) -> None:
+        now_ms = self._clock.now_ms()
+        await self._group.run(lambda session: session.add_ticket(digest, key_id, expires_at_ms, now_ms))
+
+    async def take_ticket(self, digest: str) -> str | None:
+        now_ms = self._clock.now_ms()
+        return await self._group.run(lambda session: session.take_ticket(digest, now_ms))
+
     async def add_audit(self, entry: Entry) -> bool:
         return await self._group.run(lambda session: session.add_audit(codec.audit_row(entry)))
 

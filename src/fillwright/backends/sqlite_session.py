@@ -358,6 +358,16 @@ class Session:
         self.connection.execute("INSERT INTO pins (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._value("SELECT value FROM pins WHERE name = ?", name))
 
+    def add_ticket(self, digest: str, key_id: str, expires_at_ms: Millis, now_ms: Millis) -> None:
+        self.connection.execute("DELETE FROM tickets WHERE expires_at_ms <= ?", (now_ms,))
+        self.connection.execute("INSERT INTO tickets VALUES (?, ?, ?)", (digest, key_id, expires_at_ms))
+
+    def take_ticket(self, digest: str, now_ms: Millis) -> str | None:
+        rows = self.connection.execute(
+            "DELETE FROM tickets WHERE digest = ? RETURNING key_id, expires_at_ms", (digest,)
+        ).fetchall()
+        return next((str(key_id) for key_id, expires_at_ms in rows if expires_at_ms > now_ms), None)
+
     def add_audit(self, row: codec.AuditRow) -> bool:
         """Write an entry of the audit log, if its place is free or its own."""
         if row[0] != 1 + int(self._value("SELECT coalesce(max(seq), 0) FROM audit")):

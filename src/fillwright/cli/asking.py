@@ -14,8 +14,10 @@ from yarl import URL
 
 from fillwright.cli.client import connect
 from fillwright.cli.exits import EXIT_CODES, CommandFailed
+from fillwright.settings import env_name
 
 PORT_DEFAULT: Final = "3000"
+KEY: Final = env_name("api_key")
 
 
 def engine_command(ask: Callable[..., Awaitable[None]]) -> click.Command:
@@ -24,7 +26,7 @@ def engine_command(ask: Callable[..., Awaitable[None]]) -> click.Command:
     @functools.wraps(ask)
     def command(url: str, as_json: bool, **options: Any) -> None:
         async def run() -> None:
-            async with connect(url) as engine:
+            async with connect(url, _key()) as engine:
                 await ask(engine, as_json, **options)
 
         try:
@@ -45,6 +47,11 @@ def engine_command(ask: Callable[..., Awaitable[None]]) -> click.Command:
         ),
     ]
     return made
+
+
+def _key() -> str:
+    """Return the key that is set, if one is. Not an option: what is typed is seen by others and kept in histories."""
+    return os.environ.get(KEY) or dotenv_values(".env").get(KEY) or ""
 
 
 def _url_default() -> str:

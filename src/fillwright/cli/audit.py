@@ -55,10 +55,11 @@ def _view(entry: Entry) -> dict[str, Any]:
         "at": datetime.fromtimestamp(entry.at_ms / 1000, UTC).isoformat(timespec="milliseconds"),
         "actor": entry.actor,
         "action": type(entry.action).__name__,
-        "data": dataclasses.asdict(entry.action),
+        "data": {name: value for name, value in dataclasses.asdict(entry.action).items() if name != "digest"},
         "hash": entry.hash,
     }
 
 
 def _in_words(data: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in data.items() if value not in ("", ()) and name != "digest")
+    told = {name: " ".join(value) if isinstance(value, tuple) else value for name, value in data.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value != "")

@@ -125,9 +125,10 @@ def _is_over(last: Answer, close_code: int | None) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def connect(url: str) -> AsyncIterator[RemoteEngine]:
+async def connect(url: str, key: str = "") -> AsyncIterator[RemoteEngine]:
     """Yield the engine at `url`. Nothing is sent before it is asked something."""
     timeout = aiohttp.ClientTimeout(total=ANSWER_S, sock_connect=CONNECT_S)
     connector = aiohttp.TCPConnector(limit=0)  # every stream that is followed holds one
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector, headers=headers) as session:
         yield RemoteEngine(url, session)

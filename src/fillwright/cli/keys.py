@@ -56,7 +56,7 @@ def list_(as_json: bool) -> None:
     """Show the keys; not their secrets, which nobody has but their holders."""
 
     async def keys(gate: Gate) -> list[Key]:
-        return list(gate.control.keys.values())
+        return list(gate.known.keys.values())
 
     grid = table("Key", "Name", "Account", "Scopes", "Created", "Revoked")
     for key in operate(keys):
@@ -76,7 +76,7 @@ def revoke(key_id: str) -> None:
     """Let a key open nothing any more, in every process within a second."""
 
     async def work(gate: Gate) -> None:
-        if key_id not in gate.control.keys:
+        if key_id not in gate.known.keys:
             raise Refused(f"there is no key {key_id!r}; see fillwright keys list", "key_not_found")
         await gate.change(operator(), KeyRevoked(key_id))
 

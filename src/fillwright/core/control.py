@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
-from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -125,7 +124,9 @@ def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: byt
         raise ValueError("a secret takes 32 random bytes")
     key_id = base58(random_bytes[:KEY_ID_BYTES])
     secret = base58(random_bytes[KEY_ID_BYTES:])
-    return KeyCreated(key_id, account or key_id, name, tuple(sorted(scopes)), _digest(secret)), f"fw_{key_id}_{secret}"
+    return KeyCreated(
+        key_id, account or key_id, name, tuple(sorted(scopes)), digest_of(secret)
+    ), f"fw_{key_id}_{secret}"
 
 
 def find_key(control: Control, text: str) -> Key | None:
@@ -133,8 +134,14 @@ def find_key(control: Control, text: str) -> Key | None:
     parts = text.split("_")
     key = control.keys.get(parts[1]) if len(parts) == 3 and parts[0] == "fw" else None
     # The secret is compared even where there is no such key: how long the answer takes tells nothing.
-    matches = compare_digest(_digest(parts[-1]), key.digest if key else GENESIS)
+    matches = comparedigest_of(digest_of(parts[-1]), key.digest if key else GENESIS)
     return key if key is not None and matches and not key.is_revoked else None
+
+
+def new_ticket(random_bytes: bytes) -> tuple[str, str]:
+    """Return a ticket's text, and the digest under which it is kept."""
+    text = base58(random_bytes)
+    return text, digest_of(text)
 
 
 def entry(control: Control, at_ms: Millis, actor: str, action: Action) -> Entry:
@@ -172,7 +179,8 @@ def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:
     return control
 
 
-def _digest(secret: str) -> str:
+def digest_of(secret: str) -> str:
+    """Return what is kept of a secret: what has 256 random bits needs no slow hash."""
     return sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 

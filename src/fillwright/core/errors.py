@@ -6,6 +6,7 @@ FillwrightError
 │   │   ├── PayloadTooLarge
 │   │   └── UnsupportedMediaType
 │   ├── NotFound, MethodNotAllowed
+│   ├── Unauthorized, Forbidden, TooManyRequests
 │   ├── InvalidOrder           the order cannot be meant
 │   │   ├── InvalidAmount
 │   │   ├── InvalidSlippage
@@ -29,6 +30,7 @@ FillwrightError
 │   ├── TransactionReverted *
 │   ├── TransactionExpired *
 │   └── InternalError      *
+├── Exposed                    anybody on the network could trade: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
     ├── LeaseLost              another worker holds the order now: let go of it
@@ -83,6 +85,27 @@ class NotFound(Denied):
 class MethodNotAllowed(Denied):
     code = "method_not_allowed"
     title = "The page does not take this method"
+
+
+class Unauthorized(Denied):
+    code = "unauthorized"
+    title = "A key is missing or not valid"
+
+
+class Forbidden(Denied):
+    code = "forbidden"
+    title = "The request is not allowed"
+
+
+class TooManyRequests(Denied):
+    """`retry_after_s` is when the next request will be heard."""
+
+    code = "too_many_requests"
+    title = "The key has made too many requests"
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class InvalidOrder(Denied):
@@ -208,6 +231,11 @@ class InternalError(ExecutionError):
     code = "internal_error"
     title = "The engine has a fault"
     retryable = True
+
+
+class Exposed(FillwrightError):
+    code = "exposed"
+    title = "The engine would be open to everybody"
 
 
 class StoreError(FillwrightError):

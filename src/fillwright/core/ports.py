@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
-from fillwright.core.control import Action, Control, Entry, Mode
+from fillwright.core.control import Action, Control, Entry
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
@@ -214,6 +214,12 @@ class Store(Protocol):
     async def pin(self, name: str, value: str) -> str:
         """Keep `value` under `name` if there is none yet, and return what is kept."""
 
+    async def add_ticket(self, digest: str, key_id: str, expires_at_ms: Millis) -> None:
+        """Keep a ticket of a key until somebody takes it."""
+
+    async def take_ticket(self, digest: str) -> str | None:
+        """Return whose key a ticket is of, and forget it. None if there is none, or it has expired."""
+
     async def add_audit(self, entry: Entry) -> bool:
         """Append an entry to the audit log. Return False if another one has its place: read on, and try again."""
 
@@ -263,12 +269,8 @@ class Intake(Protocol):
 class Gate(Protocol):
     """What operators have decided."""
 
-    @property
-    def control(self) -> Control:
-        """What was in force when this process last looked."""
-
-    async def mode(self) -> Mode:
-        """Return the mode, never older than a second. Raise StoreUnavailable if it cannot be known."""
+    async def control(self) -> Control:
+        """Return what is in force, as of at most a second ago. Raise StoreUnavailable if that cannot be known."""
 
     async def change(self, actor: str, action: Action) -> Entry:
         """Append to the audit log what somebody does, and return the entry once it is durable and in force here.

@@ -23,7 +23,7 @@ FRESH_MS: Final[Millis] = 900
 
 class Gate:
     def __init__(self, store: Store, clock: Clock) -> None:
-        self.control = Control()
+        self.known = Control()
         self._store = store
         self._clock = clock
         self._read_at: tuple[Millis, float] | None = None  # by the clock, which can be set, and by one that cannot
@@ -45,7 +45,7 @@ class Gate:
     async def change(self, actor: str, action: Action) -> Entry:
         while True:
             await self.look()
-            new = entry(self.control, self._clock.now_ms(), actor, action)
+            new = entry(self.known, self._clock.now_ms(), actor, action)
             if await self._store.add_audit(new):
                 await self.look()
                 return new
@@ -64,12 +64,12 @@ class Gate:
             raise AuditBroken(f"the log has {len(entries)} entries, and none of them has the hash {head[:64]}")
         return f"{len(entries)} entries, each as it was written; the last hash is {control.head}"
 
-    async def mode(self) -> Mode:
+    async def control(self) -> Control:
         if not self._is_fresh():
             if self._look is None or self._look.done():  # one look for all who ask
                 self._look = asyncio.create_task(self.look())
             await asyncio.shield(self._look)
-        return self.control.mode
+        return self.known
 
     def _is_fresh(self) -> bool:
         if self._read_at is None:
@@ -81,20 +81,20 @@ class Gate:
     async def look(self) -> None:
         """Read on in the log."""
         asked_at = self._clock.now_ms(), asyncio.get_running_loop().time()
-        known = self.control
+        known = self.known
         control = replay(await self._store.audit_log(known.seq), known)
-        if control.seq < self.control.seq:  # another look, begun later, was faster
+        if control.seq < self.known.seq:  # another look, begun later, was faster
             return
-        self.control, self._read_at = control, asked_at
+        self.known, self._read_at = control, asked_at
 
     def _tell(self, before: Mode) -> None:
-        if self.control.mode is not before:
-            self._log.warning("gate.mode", mode=self.control.mode, before=before, reason=self.control.mode_reason)
+        if self.known.mode is not before:
+            self._log.warning("gate.mode", mode=self.known.mode, before=before, reason=self.known.mode_reason)
 
     async def _keep_looking(self) -> None:
         is_readable = True
         while True:
-            before = self.control.mode
+            before = self.known.mode
             await self._clock.sleep(LOOK_MS)
             try:
                 await self.look()

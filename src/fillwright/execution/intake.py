@@ -79,9 +79,9 @@ class Intake:
 
     async def _refusal(self, terms: Terms) -> Denied | None:
         """Return why no such order is taken now."""
-        if (mode := await self._gate.mode()) is not Mode.ACTIVE:
-            reason = self._gate.control.mode_reason
-            return Halted(f"an operator has stopped new orders (mode {mode})" + (f": {reason}" if reason else ""))
+        if (control := await self._gate.control()).mode is not Mode.ACTIVE:
+            why = f": {control.mode_reason}" if control.mode_reason else ""
+            return Halted(f"an operator has stopped new orders (mode {control.mode}){why}")
         if terms.expires_at_ms is not None and terms.expires_at_ms <= self._clock.now_ms():
             return InvalidExpiry("expiresAt is in the past", field="expiresAt")
         return None

@@ -84,7 +84,7 @@ class Worker:
         if free <= 0:
             return None
         try:
-            halted = await self._gate.mode() is Mode.HALTED
+            halted = (await self._gate.control()).mode is Mode.HALTED
             claims = await self._store.claim(self._settings.name, free, begun_only=halted)
         except StoreUnavailable as error:
             self._log.error("worker.claim_failed", reason=str(error))
@@ -111,7 +111,7 @@ class Worker:
         order, lease = claim.order, claim.lease
         try:
             while order.status in IN_HAND:
-                if order.status in UNSIGNED and await self._gate.mode() is Mode.HALTED:
+                if order.status in UNSIGNED and (await self._gate.control()).mode is Mode.HALTED:
                     await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
                     return
                 event = await self._executor.next_event(order)

@@ -7,3 +7,10 @@ CREATE TABLE audit (
     data   TEXT    NOT NULL,
     hash   TEXT    NOT NULL
 );
+
+-- What lets a browser open one stream: it cannot send a key. By its digest; taken once, or gone when it expires.
+CREATE TABLE tickets (
+    digest        TEXT PRIMARY KEY,
+    key_id        TEXT NOT NULL,
+    expires_at_ms INTEGER NOT NULL
+);

@@ -7,3 +7,10 @@ CREATE TABLE audit (
     data   text   NOT NULL,
     hash   text   NOT NULL
 );
+
+-- What lets a browser open one stream: it cannot send a key. By its digest; taken once, or gone when it expires.
+CREATE TABLE tickets (
+    digest        text PRIMARY KEY,
+    key_id        text NOT NULL,
+    expires_at_ms bigint NOT NULL
+);
