@@ -134,7 +134,7 @@ def find_key(control: Control, text: str) -> Key | None:
     parts = text.split("_")
     key = control.keys.get(parts[1]) if len(parts) == 3 and parts[0] == "fw" else None
     # The secret is compared even where there is no such key: how long the answer takes tells nothing.
-    matches = comparedigest_of(digest_of(parts[-1]), key.digest if key else GENESIS)
+    matches = compare_digest(digest_of(parts[-1]), key.digest if key else GENESIS)
     return key if key is not None and matches and not key.is_revoked else None
 
 
