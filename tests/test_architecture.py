@@ -29,7 +29,7 @@ MAY_IMPORT: Final = {
     "__init__": set[str](),
 }
 # Inside core, each file may import only those before it.
-CORE_ORDER: Final = ["errors", "units", "tokens", "routing", "order", "lifecycle", "retry", "ports"]
+CORE_ORDER: Final = ["errors", "units", "tokens", "routing", "order", "lifecycle", "control", "retry", "ports"]
 
 
 def imports(path: Path) -> Iterator[str]:

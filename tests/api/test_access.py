@@ -90,7 +90,7 @@ MATRIX: Final = {
 STREAMS: Final = {
     "/api/orders/{order}/stream": {"full": 101, "reader": 101, "trader": NOT_ALLOWED, "stranger": UNKNOWN},
     "/api/orders/execute?orderId={order}": {"full": 101, "reader": 101, "trader": NOT_ALLOWED, "stranger": UNKNOWN},
-    "/api/orders/execute": {"full": 101, "reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "stranger": 101},
+    "/api/orders/execute": {"full": 101, "reader": NOT_ALLOWED, "trader": 101, "stranger": 101},
     "/api/stream": {"full": 101, "reader": 101, "trader": NOT_ALLOWED, "stranger": 101},
 }
 NOBODY: Final = {"nobody": UNPROVEN, "revoked": UNPROVEN}
@@ -161,6 +161,37 @@ async def test_what_is_no_key_is_refused_with_a_code(text: str) -> None:
     async with keys(working=False) as all_:
         all_.texts["full"] = text
         assert await all_.ask("full", "GET", "/api/orders") == 401
+
+
+async def test_a_ticket_opens_one_stream_and_no_second_one() -> None:
+    async with keys(working=False) as all_:
+        async with all_.world.http.post("/api/tickets", headers=all_.headers("reader")) as response:
+            assert response.status == 201
+            ticket = (await response.json())["ticket"]
+        path = f"/api/orders/{all_.orders['full']}/stream?ticket={ticket}"
+        assert [await all_.open("nobody", path), await all_.open("nobody", path)] == [101, 401]
+
+
+async def test_a_ticket_that_was_not_used_in_time_opens_nothing() -> None:
+    async with keys(working=False) as all_:
+        async with all_.world.http.post("/api/tickets", headers=all_.headers("reader")) as response:
+            ticket = (await response.json())["ticket"]
+        await all_.world.clock.sleep(30_001)
+        assert await all_.open("nobody", f"/api/stream?ticket={ticket}") == 401
+
+
+async def test_a_key_that_asks_too_often_is_told_when_to_go_on_and_others_are_served() -> None:
+    async with keys(working=False, key_requests_per_minute=3) as all_:
+        for left in ("1", "0"):  # the first was the order
+            async with all_.world.http.get("/api/orders", headers=all_.headers("full")) as response:
+                assert (response.status, response.headers["RateLimit"].split(";")[1]) == (200, f"r={left}")
+                assert response.headers["RateLimit-Policy"] == '"key";q=3;w=60'
+        async with all_.world.http.get("/api/orders", headers=all_.headers("full")) as response:
+            assert (response.status, (await response.json())["code"]) == (429, "too_many_requests")
+            wait_s = int(response.headers["Retry-After"])
+        assert await all_.ask("reader", "GET", "/api/orders") == 200
+        await all_.world.clock.sleep(wait_s * 1000)
+        assert await all_.ask("full", "GET", "/api/orders") == 200
 
 
 async def test_without_keys_a_web_page_of_somebody_else_cannot_use_the_engine() -> None:

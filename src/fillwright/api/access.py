@@ -39,6 +39,11 @@ class Caller:
     window: int = 0
     requests: int = 0
 
+    def check(self, need: Scope) -> None:
+        """Raise Forbidden if the caller lacks a scope."""
+        if need not in self.scopes:
+            raise Forbidden(f"this key may not do that: it lacks the scope {need}")
+
 
 @dataclass(frozen=True, slots=True)
 class AccessSettings:
@@ -85,8 +90,8 @@ class Access:
             caller = self._with_key(credentials, control)
         if self._settings.requests_per_minute:
             self._count(caller)
-        if need is not None and need not in caller.scopes:
-            raise Forbidden(f"this key may not do that: it lacks the scope {need}")
+        if need is not None:
+            caller.check(need)
         return caller
 
     async def ticket(self, caller: Caller) -> tuple[str, Millis]:

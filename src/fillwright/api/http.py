@@ -93,7 +93,7 @@ class HttpApi:
 
     def routes(self) -> list[BaseRoute]:
         return [
-            WebSocketRoute(EXECUTE, self._for(READ, self.execute_stream)),
+            WebSocketRoute(EXECUTE, self._for(None, self.execute_stream)),
             Route(EXECUTE, self.execute_page, methods=["GET", "PUT", "PATCH", "DELETE"]),
             Route("/api/orders/stats", self._for(READ, self.stats)),
             Route("/api/orders/{order_id}", self._for(READ, self.get_order), methods=["GET"]),
@@ -157,9 +157,9 @@ class HttpApi:
         return 201 if created else 200, headers, body
 
     async def execute_stream(self, websocket: WebSocket) -> None:
-        order_id = websocket.query_params.get("orderId")
+        order_id, caller = websocket.query_params.get("orderId"), caller_of(websocket)
+        caller.check(TRADE if order_id is None else READ)
         if order_id is None:
-            caller = await self._access.caller(websocket.scope, TRADE)
             await self._stream_api.take_orders(
                 websocket, caller.account, lambda order, created: self._accepted(websocket.scope, order, created)
             )

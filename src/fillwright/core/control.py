@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
+from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -124,9 +125,8 @@ def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: byt
         raise ValueError("a secret takes 32 random bytes")
     key_id = base58(random_bytes[:KEY_ID_BYTES])
     secret = base58(random_bytes[KEY_ID_BYTES:])
-    return KeyCreated(
-        key_id, account or key_id, name, tuple(sorted(scopes)), digest_of(secret)
-    ), f"fw_{key_id}_{secret}"
+    created = KeyCreated(key_id, account or key_id, name, tuple(sorted(scopes)), digest_of(secret))
+    return created, f"fw_{key_id}_{secret}"
 
 
 def find_key(control: Control, text: str) -> Key | None:
