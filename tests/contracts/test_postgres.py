@@ -238,9 +238,7 @@ async def test_a_schema_that_is_newer_is_refused_at_the_start_and_older_processe
         connection = await asyncpg.connect(site.url)
         await connection.execute("UPDATE fillwright.schema_version SET version = 99")
         await connection.close()
-        with pytest.raises(
-            StoreUnavailable, match=r"has schema 99, but this version knows only \d+: upgrade fillwright"
-        ):
+        with pytest.raises(StoreUnavailable, match=r"has schema 99, .* knows only \d+: upgrade fillwright"):
             async with site.store():
                 pass
         await running.accept(some_id(1, EPOCH_MS), Accepted(some_terms()))

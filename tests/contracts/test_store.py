@@ -14,6 +14,16 @@ import pytest
 from fillwright.backends.memory import MemoryStore
 from fillwright.backends.postgres import open_postgres
 from fillwright.backends.sqlite import SqliteStore
+from fillwright.core.control import (
+    CancelRequested,
+    Control,
+    KeyCreated,
+    Mode,
+    ModeSet,
+    Scope,
+    entry,
+    replay,
+)
 from fillwright.core.errors import Failure, LeaseLost, QueueFull, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     Accepted,
@@ -33,6 +43,7 @@ from fillwright.core.lifecycle import (
 from fillwright.core.order import Fill, Order, OrderStatus
 from fillwright.core.ports import Claim, OrderFilter, Store
 from fillwright.core.units import OrderId
+from fillwright.execution.gate import Gate
 from tests.builders import BONK, SOL, a_route, a_transaction, seqs, some_id, some_terms
 from tests.process import in_real_time
 from tests.virtual import EPOCH_MS, HandClock, VirtualClock, run
@@ -274,6 +285,77 @@ async def test_a_released_order_is_due_at_once(bench: Bench) -> None:
         claim = await claim_one(store)
         await store.release([(claim.order.id, claim.lease)])
         assert (await claim_one(store, "other")).order.id == claim.order.id
+
+
+async def test_an_order_that_is_released_for_later_is_due_then(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        claim = await claim_one(store)
+        await store.release([(claim.order.id, claim.lease)], delay_ms=1_000)
+        assert (await store.claim("other", 1)).taken == []
+        await bench.clock.sleep(1_000)
+        assert (await claim_one(store, "other")).order.id == claim.order.id
+
+
+async def test_a_claim_of_begun_orders_begins_no_other(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store, 1)
+        begun = await claim_one(store)
+        await accept(store, 2)
+        await store.release([(begun.order.id, begun.lease)])
+        claims = await store.claim("other", 10, begun_only=True)
+        assert [claim.order.id for claim in claims.taken] == [begun.order.id]
+        assert (await claim_one(store)).order.id == some_id(2, EPOCH_MS)
+
+
+async def test_an_account_s_orders_and_client_order_ids_are_its_own(bench: Bench) -> None:
+    async with bench.store() as store:
+        orders = {
+            account: await store.accept(some_id(number, EPOCH_MS), Accepted(some_terms(), "same", account))
+            for number, account in enumerate(("", "desk", "other"))
+        }
+        assert len({order.id for order in orders.values()}) == 3
+        for number, (account, order) in enumerate(orders.items(), 10):
+            assert await store.accept(some_id(number, EPOCH_MS), Accepted(some_terms(), "same", account)) == order
+            assert await store.find(OrderFilter(account)) == [order]
+            assert await store.find(OrderFilter(account, client_order_id="same")) == [order]
+
+
+async def test_the_audit_log_takes_what_follows_on_it_and_nothing_else(bench: Bench) -> None:
+    async with bench.store() as store:
+        first = entry(Control(), 1_000, "somebody", ModeSet(Mode.HALTED, "why"))
+        assert await store.add_audit(first)
+        assert await store.add_audit(first), "said again, it is there already"
+        assert not await store.add_audit(entry(Control(), 1_000, "somebody else", ModeSet(Mode.ACTIVE, "")))
+        after = replay([first])
+        second = entry(after, 2_000, "somebody", KeyCreated("id", "desk", "bot", (Scope.READ, Scope.TRADE), "digest"))
+        third = entry(replay([second], after), 3_000, "somebody", ModeSet(Mode.ACTIVE, ""))
+        assert not await store.add_audit(third), "what it follows on is missing"
+        assert await store.add_audit(second)
+        assert await store.audit_log() == [first, second]
+        assert await store.audit_log(after=1) == [second]
+
+
+async def test_of_many_who_write_into_the_audit_log_at_once_each_finds_a_place(bench: Bench) -> None:
+    async with bench.store() as store:
+        gates = [Gate(store, bench.clock) for _ in range(8)]
+        await asyncio.gather(
+            *(gate.change(f"{number}", CancelRequested(f"ord_{number}")) for number, gate in enumerate(gates))
+        )
+        log = await store.audit_log()
+        assert {each.actor for each in log} == {str(number) for number in range(8)}
+        assert replay(log).seq == 8
+
+
+async def test_a_ticket_can_be_taken_once_and_in_time(bench: Bench) -> None:
+    async with bench.store() as store:
+        now_ms = bench.clock.now_ms()
+        await store.add_ticket("first", "a key", now_ms + 1_000)
+        await store.add_ticket("second", "a key", now_ms + 1_000)
+        assert [await store.take_ticket("first"), await store.take_ticket("first")] == ["a key", None]
+        assert await store.take_ticket("unknown") is None
+        await bench.clock.sleep(1_000)
+        assert await store.take_ticket("second") is None
 
 
 async def test_a_failed_attempt_waits_for_its_time_and_then_begins_the_next(bench: Bench) -> None:

@@ -15,8 +15,8 @@ import structlog
 
 from fillwright.core.control import Mode
 from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
-from fillwright.core.lifecycle import STATUS_AFTER
-from fillwright.core.order import OrderStatus
+from fillwright.core.lifecycle import STATUS_AFTER, is_expired
+from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Claim, Clock, Gate, Store
 from fillwright.core.units import Millis, OrderId
 from fillwright.execution.executor import Executor
@@ -111,7 +111,7 @@ class Worker:
         order, lease = claim.order, claim.lease
         try:
             while order.status in IN_HAND:
-                if order.status in UNSIGNED and (await self._gate.control()).mode is Mode.HALTED:
+                if order.status in UNSIGNED and await self._is_held_back(order):
                     await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
                     return
                 event = await self._executor.next_event(order)
@@ -133,6 +133,10 @@ class Worker:
                 self._ending.discard(order.id)
             if not was_offered:
                 self._awake()
+
+    async def _is_held_back(self, order: Order) -> bool:
+        """Return whether an order must rest because nothing may be signed. That it has expired may be said."""
+        return (await self._gate.control()).mode is Mode.HALTED and not is_expired(order, self._clock.now_ms())
 
     async def _keep_leases(self) -> None:
         while True:
