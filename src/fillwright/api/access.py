@@ -66,7 +66,7 @@ class Access:
 
     async def caller(self, connection: Connection, need: Scope | None) -> Caller:
         """Return who makes the request. Raise Unauthorized, Forbidden or TooManyRequests."""
-        control = await self._gate.control()
+        control = self._gate.current or await self._gate.control()
         if control is not self._control:
             self._control = control
             self._by_credentials.clear()

@@ -130,7 +130,15 @@ def document() -> Json:
         "openapi": "3.1.0",
         "info": {"title": "Fillwright", "version": __version__, "description": "Order execution for Solana DEXs."},
         "paths": paths,
+        "security": [{"key": []}],
         "components": {
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "fw_..., from `fillwright keys create`; not asked for while there are no keys",
+                }
+            },
             "schemas": {"OrderBody": _order_body(), "Problem": _problem()},
             "responses": {
                 "Problem": {

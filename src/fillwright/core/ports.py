@@ -269,8 +269,12 @@ class Intake(Protocol):
 class Gate(Protocol):
     """What operators have decided."""
 
+    @property
+    def current(self) -> Control | None:
+        """What is in force, as of at most a second ago; None if this process must look first."""
+
     async def control(self) -> Control:
-        """Return what is in force, as of at most a second ago. Raise StoreUnavailable if that cannot be known."""
+        """Return `current`, having looked if need be. Raise StoreUnavailable if that cannot be known."""
 
     async def change(self, actor: str, action: Action) -> Entry:
         """Append to the audit log what somebody does, and return the entry once it is durable and in force here.

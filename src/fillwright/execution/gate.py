@@ -8,17 +8,19 @@ is taken until the log has been read.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from fillwright.core.control import Action, Control, Entry, Mode, entry, replay
-from fillwright.core.errors import AuditBroken, StoreError
+from fillwright.core.errors import AuditBroken, StoreError, StoreUnavailable
 from fillwright.core.ports import Clock, Store
 from fillwright.core.units import Millis
 
 LOOK_MS: Final[Millis] = 250
 FRESH_MS: Final[Millis] = 900
+LOOKS: Final = 3
 
 
 class Gate:
@@ -26,7 +28,8 @@ class Gate:
         self.known = Control()
         self._store = store
         self._clock = clock
-        self._read_at: tuple[Millis, float] | None = None  # by the clock, which can be set, and by one that cannot
+        self._time: Callable[[], float] | None = None  # of the loop: unlike the clock, nobody sets it back
+        self._stale_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._log = structlog.get_logger()
@@ -64,28 +67,29 @@ class Gate:
             raise AuditBroken(f"the log has {len(entries)} entries, and none of them has the hash {head[:64]}")
         return f"{len(entries)} entries, each as it was written; the last hash is {control.head}"
 
+    @property
+    def current(self) -> Control | None:
+        return self.known if self._time is not None and self._time() < self._stale_at else None
+
     async def control(self) -> Control:
-        if not self._is_fresh():
+        for _ in range(LOOKS):
+            if (known := self.current) is not None:
+                return known
             if self._look is None or self._look.done():  # one look for all who ask
                 self._look = asyncio.create_task(self.look())
             await asyncio.shield(self._look)
-        return self.known
-
-    def _is_fresh(self) -> bool:
-        if self._read_at is None:
-            return False
-        at_ms, at_s = self._read_at
-        passed_s = asyncio.get_running_loop().time() - at_s
-        return max(abs(self._clock.now_ms() - at_ms), passed_s * 1000) <= FRESH_MS
+        raise StoreUnavailable("the database answers too slowly to know whether the engine is halted")
 
     async def look(self) -> None:
         """Read on in the log."""
-        asked_at = self._clock.now_ms(), asyncio.get_running_loop().time()
+        if self._time is None:
+            self._time = asyncio.get_running_loop().time
+        asked_at = self._time()
         known = self.known
         control = replay(await self._store.audit_log(known.seq), known)
         if control.seq < self.known.seq:  # another look, begun later, was faster
             return
-        self.known, self._read_at = control, asked_at
+        self.known, self._stale_at = control, asked_at + FRESH_MS / 1000
 
     def _tell(self, before: Mode) -> None:
         if self.known.mode is not before:

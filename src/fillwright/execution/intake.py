@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fillwright.core.control import LOCAL_ACCOUNT, CancelRequested, Mode
+from fillwright.core.control import LOCAL_ACCOUNT, CancelRequested, Control, Mode
 from fillwright.core.errors import (
     Denied,
     Halted,
@@ -64,7 +64,8 @@ class Intake:
         terms = self._terms(request)
         key = None if request.client_order_id is None else parse_client_order_id(request.client_order_id)
         new_id = self._new_id()
-        if (refusal := await self._refusal(terms)) is None:
+        refusal = self._refusal(terms, self._gate.current or await self._gate.control())
+        if refusal is None:
             order = await self._store.accept(new_id, Accepted(terms, key, account))
         else:  # not as a new order, but a repeated request still finds its own
             known = await self._store.find(OrderFilter(account, client_order_id=key, limit=1)) if key else []
@@ -77,9 +78,9 @@ class Intake:
             )
         return order, order.id == new_id
 
-    async def _refusal(self, terms: Terms) -> Denied | None:
+    def _refusal(self, terms: Terms, control: Control) -> Denied | None:
         """Return why no such order is taken now."""
-        if (control := await self._gate.control()).mode is not Mode.ACTIVE:
+        if control.mode is not Mode.ACTIVE:
             why = f": {control.mode_reason}" if control.mode_reason else ""
             return Halted(f"an operator has stopped new orders (mode {control.mode}){why}")
         if terms.expires_at_ms is not None and terms.expires_at_ms <= self._clock.now_ms():

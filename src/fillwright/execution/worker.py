@@ -84,7 +84,7 @@ class Worker:
         if free <= 0:
             return None
         try:
-            halted = (await self._gate.control()).mode is Mode.HALTED
+            halted = (self._gate.current or await self._gate.control()).mode is Mode.HALTED
             claims = await self._store.claim(self._settings.name, free, begun_only=halted)
         except StoreUnavailable as error:
             self._log.error("worker.claim_failed", reason=str(error))
@@ -111,7 +111,8 @@ class Worker:
         order, lease = claim.order, claim.lease
         try:
             while order.status in IN_HAND:
-                if order.status in UNSIGNED and await self._is_held_back(order):
+                control = self._gate.current
+                if (control is None or control.mode is Mode.HALTED) and await self._is_held_back(order):
                     await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
                     return
                 event = await self._executor.next_event(order)
@@ -136,6 +137,8 @@ class Worker:
 
     async def _is_held_back(self, order: Order) -> bool:
         """Return whether an order must rest because nothing may be signed. That it has expired may be said."""
+        if order.status not in UNSIGNED:
+            return False
         return (await self._gate.control()).mode is Mode.HALTED and not is_expired(order, self._clock.now_ms())
 
     async def _keep_leases(self) -> None:

@@ -1,0 +1,114 @@
+"""An operator at the command line: keys, halt, audit, with and without an engine that runs."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.terminal import Ended, Json, Terminal
+
+
+def problem(ended: Ended) -> Json:
+    """Return what a command that was refused says of it."""
+    said: Json = json.loads(ended.err)
+    return said
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    return Terminal(tmp_path)
+
+
+def test_a_key_lets_its_holder_in_until_it_is_revoked(terminal: Terminal) -> None:
+    with terminal.serve() as (here, _):
+        assert here.run("stats").code == 0
+        made = here.run("keys create bot --json").json
+        refused = here.run("order submit SOL USDC 1 --json")
+        assert (refused.code, problem(refused)["code"]) == (1, "unauthorized")
+        holder = Terminal(here.folder, **{**here.settings, "FILLWRIGHT_API_KEY": made["key"]})
+        assert holder.run("order submit SOL USDC 1 --watch").code == 0
+        assert here.run(f"keys revoke {made['keyId']}").code == 0
+        until = time.monotonic() + 3
+        while (answer := holder.run("stats --json")).code == 0:
+            assert time.monotonic() < until, "a revoked key opens nothing within a second"
+        assert problem(answer)["code"] == "unauthorized"
+
+
+def test_a_key_s_secret_is_shown_once_and_kept_nowhere(terminal: Terminal) -> None:
+    made = terminal.run("keys create bot --scopes read,trade,admin --account desk --json").json
+    secret = made["key"].split("_")[2]
+    listed = terminal.run("keys list --json").json
+    assert (listed["keyId"], listed["account"], listed["scopes"]) == (made["keyId"], "desk", ["admin", "read", "trade"])
+    assert secret not in terminal.run("keys list").out + terminal.run("audit list --json").out
+    kept = b"".join(path.read_bytes() for path in terminal.folder.iterdir())
+    assert made["keyId"].encode() in kept
+    assert secret.encode() not in kept
+
+
+def test_an_engine_that_others_can_reach_does_not_start_without_keys(terminal: Terminal) -> None:
+    refused = terminal.run("serve --host 0.0.0.0")
+    assert (refused.code, "(exposed)" in refused.err) == (1, True)
+    assert "fillwright keys create" in refused.err
+    terminal.run("keys create bot")
+    with terminal.serve("--host 0.0.0.0") as (_, engine):
+        assert engine.pid
+
+
+def test_a_halt_is_told_to_whoever_asks_and_ends_with_resume(terminal: Terminal) -> None:
+    with terminal.serve() as (here, _):
+        assert here.run("halt --reason drill").code == 0
+        refused = here.run("order submit SOL USDC 1 --json")
+        assert (refused.code, problem(refused)["code"]) == (1, "halted")
+        assert "drill" in problem(refused)["message"]
+        assert here.run("resume").code == 0
+        assert here.run("order submit SOL USDC 1 --watch").code == 0
+
+
+def test_who_did_what_can_be_read_and_verified(terminal: Terminal) -> None:
+    terminal.run("halt --reason drill")
+    terminal.run("resume")
+    halted, resumed = terminal.run("audit list --json").lines
+    assert (halted["action"], halted["data"]) == ("ModeSet", {"mode": "halted", "reason": "drill"})
+    assert halted["actor"].startswith("command line, ")
+    verified = terminal.run("audit verify")
+    assert (verified.code, resumed["hash"] in verified.out) == (0, True)
+    assert terminal.run(f"audit verify --head {halted['hash']}").code == 0
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "UPDATE audit SET data = replace(data, 'drill', 'other') WHERE seq = 1",
+        "UPDATE audit SET actor = 'somebody else' WHERE seq = 2",
+        "UPDATE audit SET at_ms = at_ms + 1 WHERE seq = 3",
+        "UPDATE audit SET hash = (SELECT hash FROM audit WHERE seq = 1) WHERE seq = 2",
+        "DELETE FROM audit WHERE seq = 1",
+        "DELETE FROM audit WHERE seq = 2",
+        "UPDATE audit SET seq = seq - 3 WHERE seq < 3; UPDATE audit SET seq = -seq WHERE seq < 0",
+        "DELETE FROM audit WHERE seq = 3",
+    ],
+)
+def test_what_was_edited_dropped_or_moved_in_the_audit_log_is_found(terminal: Terminal, tampering: str) -> None:
+    terminal.run("halt --reason drill")
+    terminal.run("resume")
+    terminal.run("halt --reduce")
+    head = terminal.run("audit list --json").lines[-1]["hash"]
+    with sqlite3.connect(terminal.folder / "orders.db") as database:
+        database.executescript(tampering)
+    database.close()
+    found = terminal.run(f"audit verify --head {head}")
+    assert (found.code, "(audit_broken)" in found.err) == (1, True)
+
+
+def test_an_engine_does_not_start_on_an_audit_log_that_is_broken(terminal: Terminal) -> None:
+    terminal.run("halt")
+    terminal.run("resume")
+    with sqlite3.connect(terminal.folder / "orders.db") as database:
+        database.execute("DELETE FROM audit WHERE seq = 1")
+    database.close()
+    refused = terminal.run("serve")
+    assert (refused.code, "(audit_broken)" in refused.err) == (1, True)
