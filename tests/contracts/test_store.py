@@ -24,7 +24,7 @@ from fillwright.core.control import (
     entry,
     replay,
 )
-from fillwright.core.errors import Failure, LeaseLost, QueueFull, StoreUnavailable, VersionConflict
+from fillwright.core.errors import Failure, LeaseLost, QueueFull, SigningHalted, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     Accepted,
     AttemptFailed,
@@ -345,6 +345,22 @@ async def test_of_many_who_write_into_the_audit_log_at_once_each_finds_a_place(b
         log = await store.audit_log()
         assert {each.actor for each in log} == {str(number) for number in range(8)}
         assert replay(log).seq == 8
+
+
+async def test_while_the_engine_is_halted_no_signature_is_written_and_everything_else_is(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept(store, 1)
+        await accept(store, 2)
+        first, second = (await store.claim("w", 2)).taken
+        signed = await drive(store, first, *to_signed("first"))
+        routed = await drive(store, second, to_signed("second")[0])
+        halt = entry(Control(), 1_000, "somebody", ModeSet(Mode.HALTED, ""))
+        await store.add_audit(halt)
+        with pytest.raises(SigningHalted):
+            await store.append(routed, to_signed("second")[1], second.lease)
+        assert (await store.append(signed, Confirmed(FILL), first.lease)).status is OrderStatus.CONFIRMED
+        await store.add_audit(entry(replay([halt]), 2_000, "somebody", ModeSet(Mode.ACTIVE, "")))
+        assert (await store.append(routed, to_signed("second")[1], second.lease)).status is OrderStatus.SUBMITTED
 
 
 async def test_a_ticket_can_be_taken_once_and_in_time(bench: Bench) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from fillwright.core.control import Entry
-from fillwright.core.errors import LeaseLost, QueueFull, VersionConflict
+from fillwright.core import control
+from fillwright.core.control import Entry, Mode
+from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -136,6 +137,8 @@ class MemoryStore:
         if row.order.version != order.version:
             raise VersionConflict(f"{order.id}: event {after.version} is already there")
         if isinstance(event, TransactionSigned):
+            if control.replay(self._audit).mode is Mode.HALTED:
+                raise SigningHalted(f"{order.id}: an operator has halted the engine")
             if event.transaction.signature in self._signatures:
                 raise IllegalTransition(f"{order.id}: signature {event.transaction.signature} is already in the log")
             self._signatures.add(event.transaction.signature)

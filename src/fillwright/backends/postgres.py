@@ -31,7 +31,7 @@ from fillwright.backends.postgres_link import (
 )
 from fillwright.backends.postgres_schema import migrate
 from fillwright.core.control import Entry
-from fillwright.core.errors import LeaseLost, QueueFull, StoreError, StoreUnavailable, VersionConflict
+from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, StoreError, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -376,6 +376,8 @@ class PostgresStore:
                 error: Exception = LeaseLost(f"{record.order_id}: lease {item.lease} was followed by {row['lease']}")
             elif row["signature_known"] and row["type"] is None:
                 error = IllegalTransition(f"{record.order_id}: signature {_signature(record)} is already in the log")
+            elif isinstance(record.event, TransactionSigned) and row["last_seq"] == record.seq - 1:
+                error = SigningHalted(f"{record.order_id}: an operator has halted the engine")
             else:
                 error = VersionConflict(f"{record.order_id}: event {record.seq} cannot follow event {row['last_seq']}")
             refused[record.order_id] = error

@@ -53,6 +53,8 @@ WITH given AS MATERIALIZED (
     SELECT g.* FROM given g JOIN queue q ON q.order_id = g.order_id AND (g.lease IS NULL OR g.lease = q.lease)
     WHERE (SELECT count(*) FROM locked) >= 0
         AND EXISTS (SELECT FROM events e WHERE e.order_id = g.order_id AND e.seq = g.seq - 1)
+        AND (g.signature IS NULL OR 'halted' IS DISTINCT FROM (
+            SELECT data::json ->> 'mode' FROM audit WHERE type = 'ModeSet' ORDER BY seq DESC LIMIT 1))
 ), appended AS (
     INSERT INTO events (order_id, seq, at_ms, type, data, signature)
     SELECT order_id, seq, at_ms, type, data, signature FROM admitted ORDER BY order_id

@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from fillwright.backends import codec
-from fillwright.core.errors import LeaseLost, QueueFull, StoreUnavailable, VersionConflict
+from fillwright.core.control import Mode
+from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -34,6 +35,8 @@ from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCoun
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 EXPIRED_PER_CLAIM: Final = 100
+
+_MODE: Final = "SELECT json_extract(data, '$.mode') FROM audit WHERE type = 'ModeSet' ORDER BY seq DESC LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,11 @@ class Append:
             raise LeaseLost(f"{order.id}: lease {self.lease} was followed by {lease}")
         if record.seq != seq + 1:
             raise VersionConflict(f"{order.id}: event {record.seq} cannot follow event {seq}")
-        if isinstance(record.event, TransactionSigned) and record.event.transaction.signature in session.signatures:
-            raise IllegalTransition(f"{order.id}: signature {record.event.transaction.signature} is already in the log")
+        if isinstance(record.event, TransactionSigned):
+            if session.is_halted:
+                raise SigningHalted(f"{order.id}: an operator has halted the engine")
+            if (signature := record.event.transaction.signature) in session.signatures:
+                raise IllegalTransition(f"{order.id}: signature {signature} is already in the log")
         session.add_event(self.update, self.encoded)
         if order.status in TERMINAL or isinstance(record.event, AttemptFailed):
             session.settle(order)
@@ -94,6 +100,7 @@ class Session:
         self.heads: dict[OrderId, tuple[int, int]] = {}  # newest lease and last seq
         self.by_client_key: dict[str, OrderId] = {}
         self.signatures: set[Signature] = set()
+        self.is_halted = False
         self._tally: Counter[str] = Counter()
         self._open: int | None = None
         self._new_orders: list[tuple[Any, ...]] = []
@@ -124,6 +131,7 @@ class Session:
                 "SELECT signature FROM events WHERE signature IN (SELECT value FROM json_each(?))", (_json(signed),)
             )
             self.signatures = {row[0] for row in rows}
+            self.is_halted = self._value(_MODE) == Mode.HALTED
 
     def add_order(self, order: Order) -> None:
         terms, key = order.terms, order.client_key

@@ -34,6 +34,7 @@ FillwrightError
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
     ├── LeaseLost              another worker holds the order now: let go of it
+    ├── SigningHalted          an operator has halted the engine: the signature was not written, so it is never sent
     ├── AuditBroken            the audit log is not what was written
     └── StoreUnavailable       nothing was written, as far as the store can tell: see its message
         └── WrongChain         the database belongs to another chain than the one that is set
@@ -250,6 +251,11 @@ class VersionConflict(StoreError):
 class LeaseLost(StoreError):
     code = "lease_lost"
     title = "Another worker holds the order"
+
+
+class SigningHalted(StoreError):
+    code = "signing_halted"
+    title = "An operator has halted the engine"
 
 
 class AuditBroken(StoreError):

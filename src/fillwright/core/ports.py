@@ -173,8 +173,9 @@ class Store(Protocol):
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         """Append an event to the order as the caller saw it, and return the order after it.
 
-        Raise VersionConflict if the order has moved on, LeaseLost if `lease` is not the newest. Terminal events and
-        AttemptFailed give the lease back.
+        Raise VersionConflict if the order has moved on, LeaseLost if `lease` is not the newest, SigningHalted for a
+        TransactionSigned if the audit log says that the engine is halted. Terminal events and AttemptFailed give the
+        lease back.
         """
 
     async def claim(self, worker: str, limit: int, *, begun_only: bool = False) -> Claims:

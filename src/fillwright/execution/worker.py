@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from fillwright.core.control import Mode
-from fillwright.core.errors import LeaseLost, StoreUnavailable, VersionConflict
+from fillwright.core.errors import LeaseLost, SigningHalted, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import STATUS_AFTER, is_expired
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Claim, Clock, Gate, Store
@@ -113,13 +113,15 @@ class Worker:
             while order.status in IN_HAND:
                 control = self._gate.current
                 if (control is None or control.mode is Mode.HALTED) and await self._is_held_back(order):
-                    await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
+                    await self._rest(order, lease)
                     return
                 event = await self._executor.next_event(order)
                 if STATUS_AFTER[type(event)] not in IN_HAND and self._in_hand.get(order.id) == lease:
                     self._ending.add(order.id)
                     self._awake()
                 order = await self._store.append(order, event, lease)
+        except SigningHalted:
+            await self._rest(order, lease)
         except (VersionConflict, LeaseLost) as error:
             self._log.info("worker.let_go", order=order.id, reason=str(error))
         except StoreUnavailable as error:
@@ -134,6 +136,13 @@ class Worker:
                 self._ending.discard(order.id)
             if not was_offered:
                 self._awake()
+
+    async def _rest(self, order: Order, lease: int) -> None:
+        """Give an order back that may not be signed now."""
+        try:
+            await self._store.release([(order.id, lease)], delay_ms=HALTED_MS)
+        except StoreUnavailable as error:
+            self._log.error("worker.release_failed", order=order.id, reason=str(error))  # its lease runs out by itself
 
     async def _is_held_back(self, order: Order) -> bool:
         """Return whether an order must rest because nothing may be signed. That it has expired may be said."""

@@ -8,6 +8,8 @@ CREATE TABLE audit (
     hash   text   NOT NULL
 );
 
+CREATE INDEX audit_modes ON audit (seq) WHERE type = 'ModeSet';
+
 -- What lets a browser open one stream: it cannot send a key. By its digest; taken once, or gone when it expires.
 CREATE TABLE tickets (
     digest        text PRIMARY KEY,
