@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -38,8 +39,40 @@ def pages() -> dict[str, str]:
         "docs/lifecycle.svg": lifecycle_svg(),
         "docs/errors.md": errors_page(),
         "docs/settings.md": settings_page(),
+        "docs/guarantees.md": guarantees_page(),
         ".env.example": env_example(),
     }
+
+
+# ---- guarantees
+
+PROOF: Final = re.compile(r"(?s)(<!-- proof: .*?-->\n).*(<!-- end of proof -->)")
+
+
+def guarantees_page() -> str:
+    """Return the page with the figures of the last proof in their place; the rest of it is written by hand."""
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    report = json.loads((ROOT / "docs/proof.json").read_text(encoding="utf-8"))
+    return PROOF.sub(lambda match: match[1] + "\n".join(_figures(report)) + "\n" + match[2], text)
+
+
+def _figures(report: Mapping[str, Any]) -> Iterator[str]:
+    columns = ("orders", "faults", "lost", "doubled", "misreported", "gaps", "drain_s")
+    yield ""
+    yield f"| campaign | store | {' | '.join(columns)} |"
+    yield f"|---|---|{'---:|' * len(columns)}"
+    for campaign in report["campaigns"]:
+        cells = [f"{campaign[name]:.1f}" if name == "drain_s" else f"{campaign[name]:,}" for name in columns]
+        yield f"| {campaign['campaign']} | {campaign['store']} | {' | '.join(cells)} |"
+    yield ""
+    simulation, planted, mutation = (report.get(name) for name in ("simulation", "planted", "mutation"))
+    if simulation:
+        yield f"- Simulation: {simulation['seeds']:,} seeds, {simulation['failed']} failed."
+    if planted:
+        yield f"- Planted mistakes: {sum(planted.values())} of {len(planted)} found."
+    if mutation:
+        yield f"- Mutants of `core/`: {mutation['killed']:,} of {mutation['mutants']:,} killed."
+    yield ""
 
 
 # ---- settings
