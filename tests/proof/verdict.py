@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fillwright.core.lifecycle import (
@@ -27,7 +27,7 @@ from fillwright.core.lifecycle import (
     TransactionSigned,
 )
 from fillwright.core.ports import LandedSwap
-from fillwright.core.units import OrderId
+from fillwright.core.units import Millis, OrderId
 
 LAST: Final[Mapping[type, str]] = {
     Confirmed: "confirmed",
@@ -47,10 +47,11 @@ STATUS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One update as a follower received it."""
+    """One update as a follower received it; with its time, if that was noted."""
 
     seq: int
     status: str
+    at_ms: Millis | None = None
 
 
 @dataclass(slots=True)
@@ -152,12 +153,15 @@ def _hear(witness: Witness, logs: Mapping[OrderId, Sequence[Recorded]], verdict:
     if log is None:
         verdict._find("lost", f"{order_id} was accepted and is not in the log")
         return
-    true = [Told(record.seq, STATUS[type(record.event).__name__]) for record in log]
+    true = [Told(record.seq, STATUS[type(record.event).__name__], record.at_ms) for record in log]
     for told in witness.followed:
         if [update.seq for update in told] != [update.seq for update in true]:
             verdict._find("gaps", f"a follower of {order_id} was told {[update.seq for update in told]} of {len(true)}")
-        elif told != true:
-            verdict._find("misreported", f"a follower of {order_id} was told {told}, and the log has {true}")
+            continue
+        for update, event in zip(told, true, strict=True):
+            if update not in (event, replace(event, at_ms=None)):
+                verdict._find("misreported", f"a follower of {order_id} was told {update}, and the log has {event}")
+                break
 
 
 def _story(log: Sequence[Recorded]) -> str:

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from fillwright import __version__
 from fillwright.api import openapi, wire
 from fillwright.api.feed import Streams
-from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head
+from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
 from fillwright.api.stream import StreamApi
 from fillwright.core.errors import (
     FillwrightError,
@@ -37,7 +37,7 @@ from fillwright.core.lifecycle import Update, replay
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Clock, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
-from fillwright.core.units import OrderId, is_order_id
+from fillwright.core.units import OrderId, is_order_id, parse_client_order_id
 
 PAGE_MAX: Final = 200
 
@@ -82,7 +82,7 @@ class HttpApi:
         return [
             WebSocketRoute(EXECUTE, self.execute_stream),
             Route(EXECUTE, self.execute_page, methods=["GET", "PUT", "PATCH", "DELETE"]),
-            Route("/api/orders/stats", self.stats),
+            Route("/api/orders/stats", self.stats, methods=["GET", "DELETE"]),  # DELETE, lest it be taken for an order
             Route("/api/orders/{order_id}", self.get_order, methods=["GET"]),
             Route("/api/orders/{order_id}", self.cancel, methods=["DELETE"]),
             Route("/api/orders/{order_id}/events", self.events),
@@ -92,7 +92,7 @@ class HttpApi:
             Route("/api/orders", self.list_orders),
             Route("/api/quotes", self.quote, methods=["POST"]),
             WebSocketRoute("/api/stream", self.all_stream),
-            WebSocketRoute("/{path:path}", self.no_stream),
+            Route("/api/stream", self.stream_page),
             Route("/health", self.health),
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
@@ -156,8 +156,8 @@ class HttpApi:
     async def all_stream(self, websocket: WebSocket) -> None:
         await self._stream_api.follow_all(websocket)
 
-    async def no_stream(self, websocket: WebSocket) -> None:
-        raise NotFound(f"there is no stream at {websocket.url.path}; see / for all endpoints")
+    async def stream_page(self, _: Request) -> Response:
+        raise InvalidRequest("open this page as a WebSocket")
 
     async def order_events(self, request: Request) -> Response:
         if EVENT_STREAM not in request.headers.get("accept", ""):
@@ -199,7 +199,7 @@ class HttpApi:
         criteria = OrderFilter(
             status=OrderStatus(status) if status is not None else None,
             mint=self._tokens.resolve(token, "token").mint if token is not None else None,
-            client_order_id=query.get("clientOrderId"),
+            client_order_id=parse_client_order_id(query["clientOrderId"]) if "clientOrderId" in query else None,
             created_from_ms=wire.parse_time(query["from"], "from") if "from" in query else None,
             created_to_ms=wire.parse_time(query["to"], "to") if "to" in query else None,
             before=_cursor(query["cursor"]) if "cursor" in query else None,
@@ -217,7 +217,9 @@ class HttpApi:
         )
         return reply(wire.preview_view(preview))
 
-    async def stats(self, _: Request) -> Response:
+    async def stats(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         counts = await self._store.counts()
         return reply(wire.counts_view(counts, self._streams.connections, self._clock.now_ms()))
 
@@ -321,6 +323,7 @@ class Application:
         self.answer = api.answer
         self.fast_lane_max_bytes = api.fast_lane_max_bytes
         self.known_heads: dict[bytes, Head] = {}
+        self.unparsed = Unparsed()
         self._execute = api.execute
         self._router = router
 
@@ -337,8 +340,13 @@ def application(api: HttpApi) -> Application:
         routes=api.routes(),
         exception_handlers={FillwrightError: _on_problem, HTTPException: _on_http_problem, Exception: _on_fault},
     )
-
+    router.router.default = _nothing
     return Application(api, router)
+
+
+async def _nothing(scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Stand where no route leads: Starlette would refuse a WebSocket there without a word."""
+    raise NotFound(f"there is nothing at {scope['path']}; see / for all endpoints")
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -368,7 +376,7 @@ async def _on_problem(_: HTTPConnection, error: Exception) -> Response:
 async def _on_http_problem(connection: HTTPConnection, error: Exception) -> Response:
     """Say what the router found wrong in the same shape as everything else."""
     assert isinstance(error, HTTPException)
-    path = connection.url.path
+    path = connection.scope["path"]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         refusal = _problem(MethodNotAllowed(f"{path} does not take this method; it takes {allowed}"))
