@@ -22,7 +22,7 @@ from fillwright import __version__
 from fillwright.api import openapi, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
-from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head
+from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
 from fillwright.api.stream import StreamApi
 from fillwright.core import control
 from fillwright.core.errors import (
@@ -41,7 +41,7 @@ from fillwright.core.lifecycle import Update, replay
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Clock, Gate, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
-from fillwright.core.units import OrderId, is_order_id
+from fillwright.core.units import OrderId, is_order_id, parse_client_order_id
 
 T = TypeVar("T")
 
@@ -95,7 +95,8 @@ class HttpApi:
         return [
             WebSocketRoute(EXECUTE, self._for(None, self.execute_stream)),
             Route(EXECUTE, self.execute_page, methods=["GET", "PUT", "PATCH", "DELETE"]),
-            Route("/api/orders/stats", self._for(READ, self.stats)),
+            # DELETE, lest it be taken for an order.
+            Route("/api/orders/stats", self._for(READ, self.stats), methods=["GET", "DELETE"]),
             Route("/api/orders/{order_id}", self._for(READ, self.get_order), methods=["GET"]),
             Route("/api/orders/{order_id}", self._for(TRADE, self.cancel), methods=["DELETE"]),
             Route("/api/orders/{order_id}/events", self._for(READ, self.events)),
@@ -109,7 +110,7 @@ class HttpApi:
             Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
-            WebSocketRoute("/{path:path}", self.no_stream),
+            Route("/api/stream", self.stream_page),
             Route("/health", self.health),
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
@@ -177,8 +178,8 @@ class HttpApi:
     async def all_stream(self, websocket: WebSocket) -> None:
         await self._stream_api.follow_all(websocket, caller_of(websocket).account)
 
-    async def no_stream(self, websocket: WebSocket) -> None:
-        raise NotFound(f"there is no stream at {websocket.url.path}; see / for all endpoints")
+    async def stream_page(self, _: Request) -> Response:
+        raise InvalidRequest("open this page as a WebSocket")
 
     async def order_events(self, request: Request) -> Response:
         if EVENT_STREAM not in request.headers.get("accept", ""):
@@ -221,7 +222,7 @@ class HttpApi:
             account=caller_of(request).account,
             status=OrderStatus(status) if status is not None else None,
             mint=self._tokens.resolve(token, "token").mint if token is not None else None,
-            client_order_id=query.get("clientOrderId"),
+            client_order_id=parse_client_order_id(query["clientOrderId"]) if "clientOrderId" in query else None,
             created_from_ms=wire.parse_time(query["from"], "from") if "from" in query else None,
             created_to_ms=wire.parse_time(query["to"], "to") if "to" in query else None,
             before=_cursor(query["cursor"]) if "cursor" in query else None,
@@ -258,7 +259,9 @@ class HttpApi:
         entries = await self._store.audit_log(after)
         return reply({"entries": [wire.audit_view(entry) for entry in entries[:PAGE_MAX]]})
 
-    async def stats(self, _: Request) -> Response:
+    async def stats(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            raise HTTPException(405, headers={"Allow": "GET, HEAD"})
         counts = await self._store.counts()
         return reply(wire.counts_view(counts, self._streams.connections, self._clock.now_ms()))
 
@@ -379,6 +382,7 @@ class Application:
         self.answer = api.answer
         self.fast_lane_max_bytes = api.fast_lane_max_bytes
         self.known_heads: dict[bytes, Head] = {}
+        self.unparsed = Unparsed()
         self._execute = api.execute
         self._router = router
 
@@ -395,8 +399,13 @@ def application(api: HttpApi) -> Application:
         routes=api.routes(),
         exception_handlers={FillwrightError: _on_problem, HTTPException: _on_http_problem, Exception: _on_fault},
     )
-
+    router.router.default = _nothing
     return Application(api, router)
+
+
+async def _nothing(scope: Scope, _receive: Receive, _send: Send) -> None:
+    """Stand where no route leads: Starlette would refuse a WebSocket there without a word."""
+    raise NotFound(f"there is nothing at {scope['path']}; see / for all endpoints")
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
@@ -428,7 +437,7 @@ async def _on_problem(_: HTTPConnection, error: Exception) -> Response:
 async def _on_http_problem(connection: HTTPConnection, error: Exception) -> Response:
     """Say what the router found wrong in the same shape as everything else."""
     assert isinstance(error, HTTPException)
-    path = connection.url.path
+    path = connection.scope["path"]
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         refusal = _problem(MethodNotAllowed(f"{path} does not take this method; it takes {allowed}"))

@@ -1,8 +1,8 @@
-"""The OpenAPI document and the page that shows it, made from one table of endpoints and the error tree."""
+"""The OpenAPI document and the page that shows it, made from tables of endpoints and shapes and from the error tree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from html import escape
 from typing import Any, Final
@@ -11,6 +11,7 @@ import msgspec
 
 from fillwright import __version__
 from fillwright.api import wire
+from fillwright.core.control import Mode
 from fillwright.core.errors import Denied, ExecutionError, FillwrightError
 from fillwright.core.order import KINDS, OrderStatus
 
@@ -24,11 +25,12 @@ def _query(name: str, description: str, **schema: Any) -> Json:
     return {"name": name, "in": "query", "description": description, "schema": {"type": "string", **schema}}
 
 
+_ID: Final[Json] = {"type": "string", "pattern": "^ord_[0-7][0-9A-HJKMNP-TV-Z]{25}$"}
 _ORDER_ID: Final = {
     "name": "orderId",
     "in": "path",
     "required": True,
-    "schema": {"type": "string", "pattern": "^ord_[0-7][0-9A-HJKMNP-TV-Z]{25}$"},
+    "schema": _ID,
 }
 _AFTER: Final = _query("after", "only events with a higher seq", type="integer", minimum=0)
 _KEY: Final = {
@@ -47,41 +49,143 @@ _LIST: Final = [
     _query("limit", "orders per page", type="integer", minimum=1, maximum=200, default=50),
 ]
 
-# (path, method, summary, parameters, takes an order, answers: status -> what it means)
-_OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], bool, dict[int, str]], ...]] = (
+# --- the shapes of answers; `wire` and `http` make them ---
+
+_TEXT: Final[Json] = {"type": "string"}
+_WHOLE: Final[Json] = {"type": "integer", "minimum": 0}
+_BPS: Final[Json] = {"type": "integer"}
+_NUMBER: Final[Json] = {"type": "number"}
+_AMOUNT: Final[Json] = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$", "description": "whole tokens, exact"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_ANY: Final[Json] = {"type": "object"}
+_STATUS: Final[Json] = {"enum": list(OrderStatus)}
+_MODE: Final[Json] = {"enum": list(Mode)}
+
+
+def _object(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None) -> Json:
+    properties = {**required, **(optional or {})}
+    return {"type": "object", "required": [*required], "properties": properties, "additionalProperties": False}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _of(shape: str) -> Json:
+    return {"$ref": f"#/components/schemas/{shape}"}
+
+
+_TERMS: Final = {
+    "tokenIn": _TEXT, "tokenOut": _TEXT, "mintIn": _TEXT, "mintOut": _TEXT,
+    "amount": _AMOUNT, "slippage": _NUMBER, "slippageBps": _WHOLE, "expiresAt": _or_null(_TIME),
+}  # fmt: skip
+_SHAPES: Final = {
+    "Accepted": _object({
+        "orderId": _ID, "status": _STATUS, "timestamp": _TIME, "message": _TEXT, "clientOrderId": _or_null(_TEXT),
+        "websocket": _TEXT, "links": _of("Links"),
+    }),
+    "Links": _object({"self": _TEXT, "events": _TEXT, "stream": _TEXT, "explain": _TEXT}),
+    "Order": _object({
+        "orderId": _ID, "clientOrderId": _or_null(_TEXT), "orderType": _TEXT, "status": _STATUS, **_TERMS,
+        "minOutAmount": _or_null(_AMOUNT), "selectedDex": _or_null(_TEXT), "txHash": _or_null(_TEXT),
+        "executedPrice": _or_null(_NUMBER), "fill": _or_null(_of("Fill")), "error": _or_null(_of("Failure")),
+        "attempt": _WHOLE, "seq": _WHOLE, "createdAt": _TIME, "updatedAt": _TIME, "links": _of("Links"),
+    }, {"quotes": _list(_of("Quote")), "attempts": _list(_of("Attempt"))}),
+    "Orders": _object({"orders": _list(_of("Order")), "nextCursor": _or_null(_ID)}),
+    "Fill": _object({"inAmount": _AMOUNT, "outAmount": _AMOUNT, "feeLamports": _WHOLE, "slot": _WHOLE}),
+    "Failure": _object({"code": _TEXT, "message": _TEXT}),
+    "Quote": _object({"dex": _TEXT, "selected": {"type": "boolean"}, "code": _TEXT, "reason": _TEXT}, {
+        "pool": _TEXT, "outAmount": _AMOUNT, "price": _or_null(_NUMBER), "effectivePrice": _NUMBER, "fee": _NUMBER,
+        "feeBps": _WHOLE, "priceImpactBps": _BPS, "timestamp": _TIME,
+    }),
+    "Attempt": _object({"attempt": _WHOLE, "startedAt": _TIME, "status": _TEXT}, {
+        "selectedDex": _TEXT, "txHash": _TEXT, "submittedAt": _TIME, "endedAt": _TIME, "error": _of("Failure"),
+    }),
+    "Event": _object({
+        "event": _TEXT, "orderId": _ID, "seq": _WHOLE, "status": _STATUS, "timestamp": _TIME, "data": _ANY,
+    }),
+    "Events": _object({"orderId": _ID, "status": _STATUS, "events": _list(_of("Event"))}),
+    "Explanation": _object({
+        "orderId": _ID, "status": _STATUS, **_TERMS,
+        "decisions": _list(_object({
+            "attempt": _WHOLE, "timestamp": _TIME, "selectedDex": _TEXT, "reason": _TEXT, "minOutAmount": _AMOUNT,
+            "quotes": _list(_of("Quote")),
+        })),
+        "attempts": _list(_of("Attempt")), "quotedOutAmount": _or_null(_AMOUNT),
+        "filledOutAmount": _or_null(_AMOUNT), "quoteToFillBps": _or_null(_BPS),
+    }),
+    "Preview": _object({
+        **_TERMS, "selectedDex": _TEXT, "reason": _TEXT, "outAmount": _AMOUNT, "minOutAmount": _AMOUNT,
+        "price": _NUMBER, "quotes": _list(_of("Quote")), "timestamp": _TIME,
+    }),
+    "Counts": _object({
+        "queue": _object(dict.fromkeys(("waiting", "active", "completed", "failed", "delayed", "total"), _WHOLE)),
+        "websocket": _object({"connections": _WHOLE}), "timestamp": _TIME,
+    }),
+    "Health": _object(
+        {"status": {"enum": ["ok", "degraded", "unavailable"]}, "timestamp": _TIME, "uptime": _NUMBER},
+        {"code": _TEXT, "message": _TEXT, "mode": _MODE},
+    ),
+    "Ticket": _object({"ticket": _TEXT, "expiresAt": _TIME}),
+    "Mode": _object({"mode": _MODE, "reason": _TEXT}),
+    "ModeBody": _object({"mode": _MODE}, {"reason": {"type": "string", "maxLength": wire.REASON_MAX}}),
+    "Entries": _object({"entries": _list(_object({
+        "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
+    }))}),
+    "Index": _object({"name": _TEXT, "version": _TEXT, "endpoints": _list(_TEXT), "docs": _TEXT}),
+    "Document": _ANY,
+}  # fmt: skip
+_MEDIA_TYPES: Final = {"stream": "text/event-stream", "page": "text/html"}  # in place of a shape
+
+# (path, method, summary, parameters, shape of the body, answers: status -> what it means and its shapes, refusals)
+_OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[str, ...]], tuple[int, ...]], ...]] = (
     ("/api/orders/execute", "POST", "Submit an order. With Accept: text/event-stream its life is the answer.", [_KEY],
-     True, {201: "accepted and durable", 200: "this order was accepted before"}),
+     "OrderBody",
+     {201: ("accepted and durable", "Accepted"), 200: ("this order was accepted before", "Accepted", "stream")},
+     (400, 413, 415, 422, 429)),
     ("/api/orders/execute", "GET", "WebSocket: follow an order, or send orders as messages.",
-     [_query("orderId", "the order to follow; without it, each message is an order"), _AFTER], False,
-     {101: "a WebSocket"}),
-    ("/api/orders", "GET", "List orders, newest first.", _LIST, False, {200: "a page of orders"}),
-    ("/api/orders/stats", "GET", "Count what waits, runs and is done.", [], False, {200: "the counts"}),
-    ("/api/orders/{orderId}", "GET", "The order with its fill, quotes and attempts.", [_ORDER_ID], False,
-     {200: "the order"}),
-    ("/api/orders/{orderId}", "DELETE", "Cancel, while nothing is signed.", [_ORDER_ID], False,
-     {200: "the order, cancelled", 409: "too late"}),
-    ("/api/orders/{orderId}/events", "GET", "The order's event log.", [_ORDER_ID, _AFTER], False, {200: "the events"}),
+     [_query("orderId", "the order to follow; without it, each message is an order"), _AFTER], "",
+     {101: ("a WebSocket",)}, (400, 404)),
+    ("/api/orders", "GET", "List orders, newest first.", _LIST, "", {200: ("a page of orders", "Orders")}, (400,)),
+    ("/api/orders/stats", "GET", "Count what waits, runs and is done.", [], "", {200: ("the counts", "Counts")}, ()),
+    ("/api/orders/{orderId}", "GET", "The order with its fill, quotes and attempts.", [_ORDER_ID], "",
+     {200: ("the order", "Order")}, (404,)),
+    ("/api/orders/{orderId}", "DELETE", "Cancel, while nothing is signed.", [_ORDER_ID], "",
+     {200: ("the order, cancelled", "Order")}, (404, 409)),
+    ("/api/orders/{orderId}/events", "GET", "The order's event log.", [_ORDER_ID, _AFTER], "",
+     {200: ("the events", "Events")}, (400, 404)),
     ("/api/orders/{orderId}/explain", "GET", "Every quote, why this venue, and how the fill compares.", [_ORDER_ID],
-     False, {200: "the decisions"}),
+     "", {200: ("the decisions", "Explanation")}, (404,)),
     ("/api/orders/{orderId}/stream", "GET", "WebSocket, or server-sent events with Accept: text/event-stream.",
-     [_ORDER_ID, _AFTER], False, {101: "a WebSocket", 200: "server-sent events"}),
-    ("/api/stream", "GET", "WebSocket: the updates of every order of the account from now on.", [], False,
-     {101: "a WebSocket"}),
-    ("/api/tickets", "POST", "A ticket, with which a browser may open one stream: ?ticket=", [], False,
-     {201: "the ticket, good for 30 s"}),
-    ("/api/mode", "GET", "Whether orders are taken and signed.", [], False, {200: "the mode"}),
-    ("/api/mode", "PUT", "Stop taking or signing orders, or go on. Needs the scope admin.", [], False,
-     {200: "the mode, in force"}),
-    ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], False, {200: "entries"}),
-    ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], True,
-     {200: "the route"}),
-    ("/health", "GET", "Whether the engine works.", [], False, {200: "it does", 503: "it does not"}),
-    ("/health/live", "GET", "Whether the process runs.", [], False, {200: "it does"}),
-    ("/health/ready", "GET", "Whether the engine can take orders.", [], False, {200: "it can", 503: "it cannot"}),
-    ("/openapi.json", "GET", "This document.", [], False, {200: "OpenAPI 3.1"}),
-    ("/docs", "GET", "This document, for people.", [], False, {200: "a page"}),
-    ("/", "GET", "Name, version and endpoints.", [], False, {200: "the index"}),
+     [_ORDER_ID, _AFTER], "", {101: ("a WebSocket",), 200: ("server-sent events", "stream"),
+     204: ("the order is over and nothing is left to tell",)}, (400, 404)),
+    ("/api/stream", "GET", "WebSocket: the updates of the account's orders.", [], "", {101: ("a WebSocket",)},
+     (400,)),
+    ("/api/tickets", "POST", "A ticket, with which a browser may open one stream: ?ticket=", [], "",
+     {201: ("the ticket, good for 30 s", "Ticket")}, ()),
+    ("/api/mode", "GET", "Whether orders are taken and signed.", [], "", {200: ("the mode", "Mode")}, ()),
+    ("/api/mode", "PUT", "Stop taking or signing orders, or go on. Needs the scope admin.", [], "ModeBody",
+     {200: ("the mode, in force", "Mode")}, (400, 413, 415)),
+    ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], "",
+     {200: ("the entries", "Entries")}, (400,)),
+    ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",
+     {200: ("the route", "Preview")}, (400, 413, 415, 422)),
+    ("/health", "GET", "Whether the engine works.", [], "",
+     {200: ("it does", "Health"), 503: ("it does not", "Health")}, ()),
+    ("/health/live", "GET", "Whether the process runs.", [], "", {200: ("it does", "Health")}, ()),
+    ("/health/ready", "GET", "Whether the engine can take orders.", [], "",
+     {200: ("it can", "Health"), 503: ("it cannot", "Health")}, ()),
+    ("/openapi.json", "GET", "This document.", [], "", {200: ("OpenAPI 3.1", "Document")}, ()),
+    ("/docs", "GET", "This document, for people.", [], "", {200: ("a page", "page")}, ()),
+    ("/", "GET", "Name, version and endpoints.", [], "", {200: ("the index", "Index")}, ()),
 )  # fmt: skip
+_FAULTS: Final = (500, 503)  # may be the answer to anything
+_GUARDED: Final = (401, 403, 429)  # and these to whatever asks for a key
+_EXAMPLES: Final = {"OrderBody": _ORDER_EXAMPLE, "ModeBody": {"mode": "reduce", "reason": "maintenance"}}
 
 
 def operations() -> Iterator[tuple[str, str]]:
@@ -105,23 +209,27 @@ def error_catalogue() -> list[tuple[str, int | None, bool | None, str]]:
 def document() -> Json:
     """Return the OpenAPI 3.1 document."""
     paths: dict[str, Json] = {}
-    for path, method, summary, parameters, takes_order, answers in _OPERATIONS:
+    for path, method, summary, parameters, body, answers, refusals in _OPERATIONS:
+        guarded = _GUARDED if path.startswith("/api/") else ()
         operation: Json = {
             "summary": summary,
             "operationId": f"{method.lower()}{path.replace('/', '_').replace('{', '').replace('}', '')}",
             "parameters": parameters,
             "responses": {
-                **{str(status): {"description": meaning} for status, meaning in answers.items()},
-                "default": {"$ref": "#/components/responses/Problem"},
+                **{
+                    str(status): {"$ref": "#/components/responses/Problem"}
+                    for status in (*refusals, *guarded, *_FAULTS)
+                },
+                **{str(status): _answer(*answer) for status, answer in answers.items()},
             },
         }
-        if takes_order:
+        if body:
             operation["requestBody"] = {
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": {"$ref": "#/components/schemas/OrderBody"},
-                        "example": _ORDER_EXAMPLE,
+                        "schema": _of(body),
+                        "example": _EXAMPLES[body],
                     }
                 },
             }
@@ -139,7 +247,7 @@ def document() -> Json:
                     "description": "fw_..., from `fillwright keys create`; not asked for while there are no keys",
                 }
             },
-            "schemas": {"OrderBody": _order_body(), "Problem": _problem()},
+            "schemas": {"OrderBody": _order_body(), "Problem": _problem(), **_SHAPES},
             "responses": {
                 "Problem": {
                     "description": "RFC 9457 problem details",
@@ -169,6 +277,16 @@ def page() -> str:
         f'<a href="/openapi.json">/openapi.json</a></p><h2>Endpoints</h2><table>{rows}</table>'
         f"<h2>An order</h2><pre>{example}</pre><h2>Error codes</h2><table>{errors}</table></html>"
     )
+
+
+def _answer(meaning: str, *shapes: str) -> Json:
+    content = {}
+    for shape in shapes:
+        if shape in _SHAPES:
+            content["application/json"] = {"schema": _of(shape)}
+        else:
+            content[_MEDIA_TYPES[shape]] = {"schema": _TEXT}
+    return {"description": meaning, **({"content": content} if content else {})}
 
 
 def _order_body() -> Json:
