@@ -1,0 +1,1 @@
+"""More than the engine can take, all at once: `python -m tests.pressure`."""
