@@ -127,6 +127,12 @@ class RemoteChain:
             return value
         raise value
 
+    async def close(self) -> None:
+        if self._line is not None:
+            _, writer = self._line
+            writer.close()
+            await writer.wait_closed()
+
 
 async def serve(path: str, seed: int) -> None:
     world = World(seed)

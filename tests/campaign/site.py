@@ -146,7 +146,9 @@ async def _a_ledger(path: Path, seed: int) -> AsyncIterator[RemoteChain]:
     try:
         assert process.stdout is not None
         assert (await process.stdout.readline()).strip() == b"ready"
-        yield RemoteChain(str(path))
+        chain = RemoteChain(str(path))
+        yield chain
+        await chain.close()
     finally:
         process.kill()
         await process.wait()
