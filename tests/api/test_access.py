@@ -156,6 +156,38 @@ async def test_a_revoked_key_opens_nothing_within_a_second() -> None:
         assert await all_.ask("full", "GET", "/api/orders") == 401
 
 
+@pytest.mark.parametrize("path", ["/api/stream", "/api/orders/{order}/stream", "/api/orders/execute"])
+async def test_a_stream_of_a_revoked_key_is_closed_before_it_tells_or_takes_anything_more(path: str) -> None:
+    async with keys(working=False) as all_:
+        url = path.format(order=all_.orders["full"])
+        async with all_.world.http.ws_connect(url, headers=all_.headers("full")) as stream:
+            while (await stream.receive_json())["event"] == "connection:established" and "{order}" in path:
+                pass
+            await all_.world.gate.change("test", KeyRevoked(all_.texts["full"].split("_")[1]))
+            await all_.world.clock.sleep(SOON_MS)
+            if path.endswith("execute"):
+                await stream.send_json(SWAP)
+            else:
+                await all_.ask("trader", "POST", "/api/orders/execute", json=SWAP)
+            message = await stream.receive()
+            assert (message.type, stream.close_code) == (aiohttp.WSMsgType.CLOSE, 1008)
+        async with all_.world.http.get("/api/orders", headers=all_.headers("reader")) as response:
+            assert len((await response.json())["orders"]) == (1 if path.endswith("execute") else 2)
+
+
+async def test_orders_over_a_socket_count_as_requests_of_the_key() -> None:
+    async with (
+        keys(working=False, key_requests_per_minute=3) as all_,
+        all_.world.http.ws_connect("/api/orders/execute", headers=all_.headers("trader")) as stream,
+    ):
+        told: list[str] = []
+        for _ in range(4):
+            await stream.send_json(SWAP)
+        while told.count("order:accepted") + told.count("error") < 4:
+            told.append((await stream.receive_json())["event"])
+        assert (told.count("order:accepted"), told.count("error")) == (2, 2)
+
+
 @pytest.mark.parametrize("text", ["fw_x_y", "fw__", "fw_", "", "Bearer", "fw_\xff_\xff", "x" * 10_000])
 async def test_what_is_no_key_is_refused_with_a_code(text: str) -> None:
     async with keys(working=False) as all_:

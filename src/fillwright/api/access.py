@@ -88,11 +88,26 @@ class Access:
             caller = await self._with_ticket(connection["query_string"], control)
         elif caller is None:
             caller = self._with_key(credentials, control)
-        if self._settings.requests_per_minute:
-            self._count(caller)
+        self.count(caller)
         if need is not None:
             caller.check(need)
         return caller
+
+    async def recheck(self, caller: Caller) -> None:
+        """Return if a caller whose connection stays open may still use it. Raise Unauthorized if not."""
+        control = self._gate.current or await self._gate.control()
+        if caller is self._local:
+            gone = control.demands_keys
+        else:
+            key = control.keys.get(caller.name)
+            gone = key is None or key.is_revoked
+        if gone:
+            raise Unauthorized("the key was revoked")
+
+    def count(self, caller: Caller) -> None:
+        """Count one more request. Raise TooManyRequests."""
+        if self._settings.requests_per_minute and caller is not self._local:
+            self._count(caller)
 
     async def ticket(self, caller: Caller) -> tuple[str, Millis]:
         """Return what opens one stream for the caller, and until when."""

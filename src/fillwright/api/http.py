@@ -23,7 +23,7 @@ from fillwright.api import openapi, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
-from fillwright.api.stream import StreamApi
+from fillwright.api.stream import Follower, StreamApi
 from fillwright.core import control
 from fillwright.core.errors import (
     FillwrightError,
@@ -128,8 +128,10 @@ class HttpApi:
             return
         try:
             with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
-                order, _ = await self._submit(scope, receive, await self._access.caller(scope, TRADE))
-                await self._stream_api.send_events(order.id, 0, scope, receive, send)
+                caller = await self._access.caller(scope, TRADE)
+                order, _ = await self._submit(scope, receive, caller)
+                follower = Follower(caller.account, lambda: self._access.recheck(caller))
+                await self._stream_api.send_events(order.id, 0, follower, scope, receive, send)
         except FillwrightError as error:
             await _problem(error)(scope, receive, send)
         except Exception as error:
@@ -162,7 +164,9 @@ class HttpApi:
         caller.check(TRADE if order_id is None else READ)
         if order_id is None:
             await self._stream_api.take_orders(
-                websocket, caller.account, lambda order, created: self._accepted(websocket.scope, order, created)
+                websocket,
+                Follower(caller.account, lambda: self._access.recheck(caller), lambda: self._access.count(caller)),
+                lambda order, created: self._accepted(websocket.scope, order, created),
             )
         else:
             await self._follow(websocket, order_id)
@@ -176,7 +180,7 @@ class HttpApi:
         await self._follow(websocket, websocket.path_params["order_id"])
 
     async def all_stream(self, websocket: WebSocket) -> None:
-        await self._stream_api.follow_all(websocket, caller_of(websocket).account)
+        await self._stream_api.follow_all(websocket, self._follower(websocket))
 
     async def stream_page(self, _: Request) -> Response:
         raise InvalidRequest("open this page as a WebSocket")
@@ -186,7 +190,8 @@ class HttpApi:
             raise InvalidRequest("open this page as a WebSocket, or with Accept: text/event-stream")
         updates = await self._updates(request, request.path_params["order_id"])
         after = request.headers.get("last-event-id") or request.query_params.get("after")
-        return self._stream_api.events_response(updates[-1].order, _whole_number(after, "after", 0))
+        after_seq = _whole_number(after, "after", 0)
+        return self._stream_api.events_response(updates[-1].order, after_seq, self._follower(request))
 
     async def get_order(self, request: Request) -> Response:
         updates = await self._updates(request, request.path_params["order_id"])
@@ -302,7 +307,11 @@ class HttpApi:
     async def _follow(self, websocket: WebSocket, order_id: str) -> None:
         after = _whole_number(websocket.query_params.get("after"), "after", 0)
         updates = await self._updates(websocket, order_id)
-        await self._stream_api.follow_order(websocket, updates[-1].order, after)
+        await self._stream_api.follow_order(websocket, updates[-1].order, after, self._follower(websocket))
+
+    def _follower(self, connection: HTTPConnection) -> Follower:
+        caller = caller_of(connection)
+        return Follower(caller.account, lambda: self._access.recheck(caller))
 
     async def _updates(self, connection: HTTPConnection, order_id: str) -> list[Update]:
         """Return the order's whole log. That it is another account's is not told."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketDiscon
 from fillwright.api import wire
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import ABORT
-from fillwright.core.errors import FillwrightError, NotReady
+from fillwright.core.errors import FillwrightError, NotReady, Unauthorized
 from fillwright.core.lifecycle import TERMINAL
 from fillwright.core.order import Order
 from fillwright.core.ports import Clock, Intake
@@ -31,6 +31,7 @@ Close: TypeAlias = tuple[int, str]
 NORMAL: Final = 1000
 GOING_AWAY: Final = 1012
 BROKEN: Final = 1011
+POLICY: Final = 1008
 OVERRUN: Final = 1013
 STOPPING: Final = "the engine is stopping; resume with ?after=seq"
 HEARTBEAT: Final = b": still here\n\n"
@@ -41,6 +42,22 @@ OVERRUN_REASON: Final = "backlog full: the client does not read fast enough; res
 class StreamSettings:
     connections_max: int
     orders_per_socket_max: int = 1_000
+
+
+async def _always() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """Whose stream it is. `recheck` raises what ends it: it is asked before anything is told or taken.
+
+    `count` raises what refuses one more order.
+    """
+
+    account: str = ""
+    recheck: Callable[[], Awaitable[None]] = _always
+    count: Callable[[], None] = lambda: None
 
 
 class StreamApi:
@@ -61,28 +78,30 @@ class StreamApi:
         finally:
             self._streams.connections -= 1
 
-    async def follow_order(self, websocket: WebSocket, order: Order, after: int) -> None:
+    async def follow_order(self, websocket: WebSocket, order: Order, after: int, follower: Follower) -> None:
         """Send an order's updates above `after`, then close."""
         overrun = _new_overrun()
 
         async def send() -> Close:
             await self._establish(websocket, orderId=order.id, status=order.status, after=after)
             async for messages in self._streams.follow(order.id, after, overrun):
+                await follower.recheck()
                 for message in messages:
                     await websocket.send_text(message.text)
             return (GOING_AWAY, STOPPING) if self._streams.stopped.is_set() else (NORMAL, "the order is over")
 
         await self._serve(websocket, send, _until_closed, overrun)
 
-    async def follow_all(self, websocket: WebSocket, account: str) -> None:
+    async def follow_all(self, websocket: WebSocket, follower: Follower) -> None:
         """Send the updates of every order of an account from now on."""
         overrun = _new_overrun()
 
         async def send() -> Close:
-            everything = self._streams.follow_all(overrun, account)
+            everything = self._streams.follow_all(overrun, follower.account)
             await anext(everything)  # from here on nothing is missed, and only then is the client told so
             await self._establish(websocket)
             async for messages in everything:
+                await follower.recheck()
                 for message in messages:
                     await websocket.send_text(message.text)
             return GOING_AWAY, STOPPING
@@ -90,7 +109,7 @@ class StreamApi:
         await self._serve(websocket, send, _until_closed, overrun)
 
     async def take_orders(
-        self, websocket: WebSocket, account: str, accepted: Callable[[Order, bool], wire.Json]
+        self, websocket: WebSocket, follower: Follower, accepted: Callable[[Order, bool], wire.Json]
     ) -> None:
         """Take each message as an order; answer it and send its updates. `accepted` makes the answer."""
         overrun = _new_overrun()
@@ -99,8 +118,10 @@ class StreamApi:
         followed: set[OrderId] = set()
 
         async def submit(text: str) -> None:
+            await follower.recheck()
             try:
-                order, created = await self._intake.submit(wire.order_request(text), account)
+                follower.count()
+                order, created = await self._intake.submit(wire.order_request(text), follower.account)
             except FillwrightError as error:
                 await websocket.send_text(wire.encode({"event": "error", **wire.problem(error)[1]}).decode())
                 return
@@ -109,6 +130,7 @@ class StreamApi:
                 return
             followed.add(order.id)
             async for messages in self._streams.follow(order.id, 0, overrun):
+                await follower.recheck()
                 for message in messages:
                     await websocket.send_text(message.text)
 
@@ -145,16 +167,18 @@ class StreamApi:
 
         await self._serve(websocket, send, receive, overrun)
 
-    def events_response(self, order: Order, after: int) -> Response:
+    def events_response(self, order: Order, after: int, follower: Follower) -> Response:
         """Return a response that streams an order's updates as server-sent events, and ends with the order.
 
         Where there is nothing to come, the answer is 204: that is how a browser learns not to ask again.
         """
         if order.status in TERMINAL and after >= order.version:
             return Response(status_code=204)
-        return _EventStream(self, order.id, after)
+        return _EventStream(self, order.id, after, follower)
 
-    async def send_events(self, order_id: OrderId, after: int, scope: Scope, receive: Receive, send: Send) -> None:
+    async def send_events(
+        self, order_id: OrderId, after: int, follower: Follower, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         """Send an order's updates as server-sent events. The caller holds a `place`."""
         overrun = _new_overrun()
 
@@ -166,6 +190,7 @@ class StreamApi:
             ]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             async for messages in self._streams.follow(order_id, after, overrun):
+                await follower.recheck()
                 lines = [f"id: {m.seq}\nevent: order:update\ndata: {m.text}\n\n".encode() for m in messages]
                 body = b"".join(lines) or HEARTBEAT
                 await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -195,6 +220,8 @@ class StreamApi:
         with self.place(), contextlib.suppress(WebSocketDisconnect, WebSocketDisconnected):  # gone: nobody to tell
             try:
                 close = await _first_of(send(), receive(websocket), overrun)
+            except Unauthorized as error:
+                close = (POLICY, f"{error.code}: {error}")
             except FillwrightError as error:
                 structlog.get_logger().error("stream.broken", reason=str(error))
                 close = (BROKEN, f"{error.code}; resume with ?after=seq")
@@ -210,15 +237,16 @@ class StreamApi:
 
 
 class _EventStream(Response):
-    def __init__(self, api: StreamApi, order_id: OrderId, after: int) -> None:
+    def __init__(self, api: StreamApi, order_id: OrderId, after: int, follower: Follower) -> None:
         super().__init__()
         self._api = api
+        self._follower = follower
         self._order_id = order_id
         self._after = after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._api.place():
-            await self._api.send_events(self._order_id, self._after, scope, receive, send)
+            await self._api.send_events(self._order_id, self._after, self._follower, scope, receive, send)
 
 
 def _drop(scope: Scope) -> None:

@@ -143,6 +143,8 @@ class PostgresStore:
         # Not over the connections for reading: searches must not keep a worker from holding on to its orders.
         self._leases = Link(url, settings)
         self._moving_leases = asyncio.Lock()
+        self._audit = Link(url, settings)
+        self._reading_audit = asyncio.Lock()
         self._lookups = Lane([Link(url, settings)], self._read_logs, id, settings.patience_ms)
         self._floors: tuple[Millis, Millis, Millis] | None = None
 
@@ -261,16 +263,21 @@ class PostgresStore:
         return await self._read(write)
 
     async def audit_log(self, after: int = 0) -> list[Entry]:
-        async def read(connection: Connection) -> list[Entry]:
-            return [codec.audit_entry(tuple(row)) for row in await connection.fetch(sql.AUDIT_LOG, after)]
-
-        return await self._read(read)
+        async with self._reading_audit:
+            try:
+                connection = await self._audit.get()
+                return [codec.audit_entry(tuple(row)) for row in await connection.fetch(sql.AUDIT_LOG, after)]
+            except ValueError as error:
+                raise StoreUnavailable(f"the audit log cannot be read: {error}") from error
+            except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
+                self._audit.drop()
+                raise explain(error) from error
 
     async def check(self) -> None:
         await self._read(lambda connection: connection.fetchval("SELECT 1 FROM pins LIMIT 1"))
 
     async def close(self) -> None:
-        for part in (self._accepts, self._appends, self._lookups, self._claims, self._leases):
+        for part in (self._accepts, self._appends, self._lookups, self._claims, self._leases, self._audit):
             await part.close()
         try:
             async with asyncio.timeout(ANSWER_S):
