@@ -172,6 +172,7 @@ class Campaign:
                 await site.all_over()
         except TimeoutError:
             self.report.failures.append("not drained")
+            await site.show_open()
             trading.cancel()
         self.report.drain_s = round(time.monotonic() - began, 1)
         if self.report.drain_s > DRAIN_S_MAX:

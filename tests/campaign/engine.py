@@ -41,6 +41,7 @@ T = TypeVar("T")
 
 FULL_DISK_S: Final = 1.0
 FULL_DISK: Final = signal.SIGUSR1
+TELL: Final = signal.SIGUSR2
 
 
 class Doom:
@@ -172,7 +173,9 @@ def run(order: dict[str, Any]) -> None:
     gc.enable()
 
     async def part(started: Callable[[], None]) -> None:
-        asyncio.get_running_loop().add_signal_handler(FULL_DISK, fill_disk)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(FULL_DISK, fill_disk)
+        loop.add_signal_handler(TELL, tell)
         if order["role"] == "worker":
             await app.work(settings, started)
         else:
@@ -180,6 +183,13 @@ def run(order: dict[str, Any]) -> None:
                 await app.serve(settings, listener, works=order["role"] == "serve", listening=lambda _: started())
 
     running.run(part)
+
+
+def tell() -> None:
+    """Write down what every task waits for."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=4, file=sys.stderr)
+    sys.stderr.flush()
 
 
 def fill_disk() -> None:

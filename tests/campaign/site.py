@@ -20,11 +20,12 @@ from fillwright.core.ports import LandedSwap, Store
 from fillwright.core.units import OrderId
 from tests import servers
 from tests.campaign.cluster import ROOT, Cluster
+from tests.campaign.engine import TELL
 from tests.campaign.ledger import RemoteChain
 
 LEASE_MS: Final = 1_000
 ANSWER_S: Final = 10
-LOG_LINES: Final = 15
+LOG_LINES: Final = 300
 
 
 @dataclass(slots=True)
@@ -67,6 +68,18 @@ class Site:
             f"SELECT count(*) FROM queue WHERE leased_by {name}",
         )
         return int(rows[0][0]) > 0
+
+    async def show_open(self) -> None:
+        """Print what keeps open orders waiting, and let the processes say what they are doing."""
+        now_ms = SystemClock().now_ms()
+        for row in await self._ask(
+            f"SELECT id, due_at_ms - {now_ms}, lease, leased_by FROM orders WHERE outcome IS NULL LIMIT 20",
+            f"SELECT order_id, due_at_ms - {now_ms}, lease, leased_by FROM queue LIMIT 20",
+        ):
+            print("open: {} due in {} ms, lease {} of {}".format(*row))
+        for engine in self.cluster.engines:
+            engine.send(TELL)
+        await asyncio.sleep(1)
 
     def show_logs(self) -> None:
         """Print the end of what each process said."""
