@@ -206,8 +206,8 @@ def _listed(text: str) -> frozenset[str]:
 
 async def check_exposure(gate: Gate, listener: socket.socket) -> None:
     """Raise Exposed if others than this machine's users reach `listener`, and nothing asks them for a key."""
-    address = listener.getsockname()[0]
-    if not ip_address(address).is_loopback and not (await gate.control()).demands_keys:
+    address, control = listener.getsockname()[0], await gate.control()
+    if not ip_address(address).is_loopback and not control.demands_keys:
         raise Exposed(
             f"listening on {address} without keys would let anybody on the network trade: make a key first, with"
             " `fillwright keys create NAME`, or set HOST to 127.0.0.1"

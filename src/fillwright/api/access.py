@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope as Connection
 
 from fillwright.core.control import LOCAL_ACCOUNT, Control, Key, Scope, digest_of, find_key, new_ticket
-from fillwright.core.errors import Forbidden, TooManyRequests, Unauthorized
+from fillwright.core.errors import Forbidden, StoreError, TooManyRequests, Unauthorized
 from fillwright.core.ports import Clock, Gate, Store
 from fillwright.core.units import Millis
 
@@ -95,7 +95,10 @@ class Access:
 
     async def recheck(self, caller: Caller) -> None:
         """Return if a caller whose connection stays open may still use it. Raise Unauthorized if not."""
-        control = self._gate.current or await self._gate.control()
+        try:
+            control = self._gate.current or await self._gate.control()
+        except StoreError:
+            return  # while the database is away there is nothing to tell or take
         if caller is self._local:
             gone = control.demands_keys
         else:

@@ -33,7 +33,7 @@ from fillwright.core.errors import (
     NotFound,
     OrderNotFound,
     PayloadTooLarge,
-    StoreUnavailable,
+    StoreError,
     TooManyRequests,
     UnsupportedMediaType,
 )
@@ -274,7 +274,7 @@ class HttpApi:
         try:
             await self._store.check()
             mode = (await self._gate.control()).mode
-        except StoreUnavailable as error:
+        except StoreError as error:
             return reply({**self._alive("unavailable"), "code": error.code, "message": str(error)}, 503)
         if (fault := self._bus.fault) is not None:
             slower = f"Redis does not answer ({fault}): news between processes comes by polling until it does"

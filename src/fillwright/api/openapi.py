@@ -11,7 +11,7 @@ import msgspec
 
 from fillwright import __version__
 from fillwright.api import wire
-from fillwright.core.control import Mode
+from fillwright.core.control import TEXT_MAX, Mode
 from fillwright.core.errors import Denied, ExecutionError, FillwrightError
 from fillwright.core.order import KINDS, OrderStatus
 
@@ -132,7 +132,7 @@ _SHAPES: Final = {
     ),
     "Ticket": _object({"ticket": _TEXT, "expiresAt": _TIME}),
     "Mode": _object({"mode": _MODE, "reason": _TEXT}),
-    "ModeBody": _object({"mode": _MODE}, {"reason": {"type": "string", "maxLength": wire.REASON_MAX}}),
+    "ModeBody": _object({"mode": _MODE}, {"reason": {"type": "string", "maxLength": TEXT_MAX}}),
     "Entries": _object({"entries": _list(_object({
         "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
     }))}),

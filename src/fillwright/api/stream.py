@@ -32,6 +32,7 @@ NORMAL: Final = 1000
 GOING_AWAY: Final = 1012
 BROKEN: Final = 1011
 POLICY: Final = 1008
+RECHECK_S: Final = 1.0
 OVERRUN: Final = 1013
 STOPPING: Final = "the engine is stopping; resume with ?after=seq"
 HEARTBEAT: Final = b": still here\n\n"
@@ -144,7 +145,8 @@ class StreamApi:
             stopped = asyncio.create_task(self._streams.stopped.wait())
             try:
                 waiting: set[asyncio.Future[Any]] = {stopped, broken}
-                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                while not (await asyncio.wait(waiting, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED))[0]:
+                    await follower.recheck()
             finally:
                 stopped.cancel()
             if broken.done():

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
-from fillwright.core.control import Control, Entry, Mode, ModeSet
+from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, mode_set
 from fillwright.core.errors import (
+    AuditBroken,
     Denied,
     FillwrightError,
     Forbidden,
@@ -75,9 +76,9 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     Unroutable: 422,
     InternalError: 500,
     StoreUnavailable: 503,
+    AuditBroken: 503,
 }
 RETRY_AFTER_S: Final = 1
-REASON_MAX: Final = 500
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 TIME_MAX_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
@@ -332,7 +333,9 @@ def _event_data(event: Event, order: Order) -> Json:
             return {"attempt": attempt, "error": error, "retryAt": iso(retry_at_ms)}
         case Failed(attempt, failure):
             return {"attempts": attempt, "error": {"code": failure.code, "message": failure.message}}
-        case Cancelled() | Expired():
+        case Cancelled(by):
+            return {"by": by} if by else {}
+        case Expired():
             return {}
 
 
@@ -436,9 +439,9 @@ def mode_change(body: bytes) -> ModeSet:
         change = _mode_decoder.decode(body.decode())
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"send a mode: one of {', '.join(Mode)}, and a reason: {error}", field="mode") from error
-    if len(change.reason) > REASON_MAX:
-        raise InvalidRequest(f"reason has more than {REASON_MAX} characters", field="reason")
-    return ModeSet(change.mode, change.reason)
+    if len(change.reason) > TEXT_MAX:
+        raise InvalidRequest(f"reason has more than {TEXT_MAX} characters", field="reason")
+    return mode_set(change.mode, change.reason)
 
 
 def mode_view(control: Control) -> Json:

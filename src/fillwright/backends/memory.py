@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from fillwright.core import control
-from fillwright.core.control import Entry, Mode
-from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, VersionConflict
+from fillwright.core.control import Entry, Mode, ModeSet
+from fillwright.core.errors import Halted, LeaseLost, QueueFull, SigningHalted, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -119,6 +118,8 @@ class MemoryStore:
         order = accepted(order_id, event, now_ms)
         if (known := self._by_client_key.get(order.client_key or "")) is not None:
             return self._rows[known].order
+        if self._mode is not Mode.ACTIVE:
+            raise Halted(f"an operator has stopped new orders (mode {self._mode})")
         if len(self._live()) >= self._capacity:
             raise QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
         self._rows[order_id] = _Row(order, now_ms)
@@ -137,7 +138,7 @@ class MemoryStore:
         if row.order.version != order.version:
             raise VersionConflict(f"{order.id}: event {after.version} is already there")
         if isinstance(event, TransactionSigned):
-            if control.replay(self._audit).mode is Mode.HALTED:
+            if self._mode is Mode.HALTED:
                 raise SigningHalted(f"{order.id}: an operator has halted the engine")
             if event.transaction.signature in self._signatures:
                 raise IllegalTransition(f"{order.id}: signature {event.transaction.signature} is already in the log")
@@ -249,6 +250,11 @@ class MemoryStore:
             return entry in self._audit
         self._audit.append(entry)
         return True
+
+    @property
+    def _mode(self) -> Mode:
+        modes = (each.action.mode for each in reversed(self._audit) if isinstance(each.action, ModeSet))
+        return next(modes, Mode.ACTIVE)
 
     async def audit_log(self, after: int = 0) -> list[Entry]:
         return self._audit[after:]

@@ -30,8 +30,16 @@ from fillwright.backends.postgres_link import (
     explain,
 )
 from fillwright.backends.postgres_schema import migrate
-from fillwright.core.control import Entry
-from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, StoreError, StoreUnavailable, VersionConflict
+from fillwright.core.control import Entry, Mode
+from fillwright.core.errors import (
+    Halted,
+    LeaseLost,
+    QueueFull,
+    SigningHalted,
+    StoreError,
+    StoreUnavailable,
+    VersionConflict,
+)
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -57,6 +65,7 @@ FLOOR_MS: Final = 1_000  # how long a look at the earliest due times holds
 PAGE: Final = 500
 UNLIMITED: Final = 1 << 40
 EARLIER_S: Final = 1.0
+AUDIT_S: Final = 2.0
 FIRST_ATTEMPT: Final = RoutingStarted(1)
 
 
@@ -265,8 +274,10 @@ class PostgresStore:
     async def audit_log(self, after: int = 0) -> list[Entry]:
         async with self._reading_audit:
             try:
-                connection = await self._audit.get()
-                return [codec.audit_entry(tuple(row)) for row in await connection.fetch(sql.AUDIT_LOG, after)]
+                async with asyncio.timeout(AUDIT_S):
+                    connection = await self._audit.get()
+                    rows = await connection.fetch(sql.AUDIT_LOG, after)
+                return [codec.audit_entry(tuple(row)) for row in rows]
             except ValueError as error:
                 raise StoreUnavailable(f"the audit log cannot be read: {error}") from error
             except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
@@ -315,12 +326,16 @@ class PostgresStore:
             found = {order.id: order for order in await self._orders(connection, [row["id"] for row in known])}
             before = {row["client_order_id"]: found.get(row["id"]) for row in known}
         self._committed([item.update for item in items if item.update.order.id in new])
-        return [order if order.id in new else self._not_new(order, before) for order in orders]
+        unknown = [order for order in orders if order.id not in new and order.client_key not in before]
+        mode = str(await connection.fetchval(sql.MODE)) if unknown else Mode.ACTIVE
+        return [order if order.id in new else self._not_new(order, before, mode) for order in orders]
 
-    def _not_new(self, order: Order, before: dict[str, Order | None]) -> Order | Exception:
+    def _not_new(self, order: Order, before: dict[str, Order | None], mode: str) -> Order | Exception:
         if order.client_key in before:
             known = before[order.client_key]
             return known or StoreUnavailable(f"the log of the order {order.client_order_id!r} cannot be read")
+        if mode != Mode.ACTIVE:
+            return Halted(f"an operator has stopped new orders (mode {mode})")
         return QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
 
     async def _write_events(

@@ -17,7 +17,8 @@ WITH given AS MATERIALIZED (
         $8::text[], $11::text[])
         AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account)
 ), room AS (
-    SELECT $9::bigint - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
+    SELECT CASE WHEN current_mode() = 'active' THEN $9::bigint ELSE 0 END
+        - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
 ), new_orders AS (
     INSERT INTO orders (id, client_order_id, account, mint_in, mint_out)
     SELECT id, client_order_id, account, mint_in, mint_out FROM given
@@ -53,8 +54,6 @@ WITH given AS MATERIALIZED (
     SELECT g.* FROM given g JOIN queue q ON q.order_id = g.order_id AND (g.lease IS NULL OR g.lease = q.lease)
     WHERE (SELECT count(*) FROM locked) >= 0
         AND EXISTS (SELECT FROM events e WHERE e.order_id = g.order_id AND e.seq = g.seq - 1)
-        AND (g.signature IS NULL OR 'halted' IS DISTINCT FROM (
-            SELECT data::json ->> 'mode' FROM audit WHERE type = 'ModeSet' ORDER BY seq DESC LIMIT 1))
 ), appended AS (
     INSERT INTO events (order_id, seq, at_ms, type, data, signature)
     SELECT order_id, seq, at_ms, type, data, signature FROM admitted ORDER BY order_id
@@ -187,7 +186,7 @@ PINNED: Final = "SELECT value FROM pins WHERE name = $1"
 # $1 digest, $2 key, $3 until when, $4 now
 ADD_TICKET: Final = (
     "WITH gone AS (DELETE FROM tickets WHERE expires_at_ms <= $4::bigint)"
-    " INSERT INTO tickets (digest, key_id, expires_at_ms) VALUES ($1, $2, $3)"
+    " INSERT INTO tickets (digest, key_id, expires_at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
 )
 TAKE_TICKET: Final = "DELETE FROM tickets WHERE digest = $1 RETURNING key_id, expires_at_ms"
 
@@ -196,6 +195,7 @@ ADD_AUDIT: Final = """
 INSERT INTO audit (seq, at_ms, actor, type, data, hash) SELECT $1::bigint, $2, $3, $4, $5, $6
 WHERE $1 = 1 OR EXISTS (SELECT FROM audit WHERE seq = $1 - 1) ON CONFLICT DO NOTHING
 """
+MODE: Final = "SELECT current_mode()"
 AUDIT_HASH: Final = "SELECT hash FROM audit WHERE seq = $1"
 AUDIT_LOG: Final = "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > $1 ORDER BY seq"
 

@@ -22,7 +22,7 @@ from fillwright.backends.group_commit import GroupCommit, Write
 from fillwright.backends.schema import read_scripts
 from fillwright.backends.sqlite_session import Accept, Append, Session
 from fillwright.core.control import Entry
-from fillwright.core.errors import QueueFull, StoreError, StoreUnavailable
+from fillwright.core.errors import Halted, QueueFull, StoreError, StoreUnavailable
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -212,7 +212,7 @@ class _Transactions:
             for write in writes:
                 try:
                     outcomes.append(write(session))
-                except (StoreError, QueueFull, IllegalTransition) as error:
+                except (StoreError, QueueFull, Halted, IllegalTransition) as error:
                     if not isinstance(write, Accept | Append):  # those two refuse before they change anything
                         raise
                     outcomes.append(error)

@@ -16,7 +16,7 @@ import msgspec
 
 from fillwright.backends import codec
 from fillwright.core.control import Mode
-from fillwright.core.errors import LeaseLost, QueueFull, SigningHalted, StoreUnavailable, VersionConflict
+from fillwright.core.errors import Halted, LeaseLost, QueueFull, SigningHalted, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -58,6 +58,8 @@ class Accept:
                 return rebuild(session.events([known]))
             except (ValueError, IndexError, IllegalTransition) as error:
                 raise StoreUnavailable(f"the log of {known} cannot be read: {error}") from error
+        if session.mode is not Mode.ACTIVE:
+            raise Halted(f"an operator has stopped new orders (mode {session.mode})")
         if session.open_orders() >= self.capacity:
             raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
         session.add_order(order)
@@ -81,7 +83,7 @@ class Append:
         if record.seq != seq + 1:
             raise VersionConflict(f"{order.id}: event {record.seq} cannot follow event {seq}")
         if isinstance(record.event, TransactionSigned):
-            if session.is_halted:
+            if session.mode is Mode.HALTED:
                 raise SigningHalted(f"{order.id}: an operator has halted the engine")
             if (signature := record.event.transaction.signature) in session.signatures:
                 raise IllegalTransition(f"{order.id}: signature {signature} is already in the log")
@@ -100,7 +102,7 @@ class Session:
         self.heads: dict[OrderId, tuple[int, int]] = {}  # newest lease and last seq
         self.by_client_key: dict[str, OrderId] = {}
         self.signatures: set[Signature] = set()
-        self.is_halted = False
+        self.mode = Mode.ACTIVE
         self._tally: Counter[str] = Counter()
         self._open: int | None = None
         self._new_orders: list[tuple[Any, ...]] = []
@@ -117,6 +119,7 @@ class Session:
                 (_json([update.order.id for update in appends]),),
             )
             self.heads = {order_id: (lease, seq) for order_id, lease, seq in rows}
+        self.mode = Mode(self._value(_MODE) or Mode.ACTIVE)
         accepts = [write.event for write in writes if isinstance(write, Accept)]
         keys = [client_key(e.account, e.client_order_id) for e in accepts if e.client_order_id is not None]
         if keys:
@@ -131,7 +134,6 @@ class Session:
                 "SELECT signature FROM events WHERE signature IN (SELECT value FROM json_each(?))", (_json(signed),)
             )
             self.signatures = {row[0] for row in rows}
-            self.is_halted = self._value(_MODE) == Mode.HALTED
 
     def add_order(self, order: Order) -> None:
         terms, key = order.terms, order.client_key

@@ -6,7 +6,7 @@ import click
 
 from fillwright.cli.exits import EXIT_CODES
 from fillwright.cli.operating import operate, operator
-from fillwright.core.control import Mode, ModeSet
+from fillwright.core.control import Mode, mode_set
 
 
 @click.command(epilog=EXIT_CODES)
@@ -19,7 +19,7 @@ def command(reduce: bool, reason: str) -> None:
     database that DATABASE_URL names, whether or not an engine can be reached.
     """
     mode = Mode.REDUCE if reduce else Mode.HALTED
-    operate(lambda gate: gate.change(operator(), ModeSet(mode, reason)))
+    operate(lambda gate: gate.change(operator(), mode_set(mode, reason)))
     click.echo(
         "Reduced: no new orders are taken; open ones are finished."
         if reduce

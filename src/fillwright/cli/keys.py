@@ -11,7 +11,7 @@ import click
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
 from fillwright.cli.operating import operate, operator
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import KEY_ID_BYTES, Key, KeyRevoked, Scope, new_key
+from fillwright.core.control import KEY_ID_BYTES, LOCAL, Key, KeyRevoked, Scope, new_key
 from fillwright.execution.gate import Gate
 
 NAMES = ", ".join(Scope)
@@ -28,7 +28,9 @@ def command() -> None:
 
 @command.command(epilog=EXIT_CODES)
 @click.argument("name")
-@click.option("--account", default="", help="Whose orders it sees; its own account if not given.")
+@click.option(
+    "--account", default="", help=f"Whose orders it sees: its own if not given, {LOCAL!r} for those from before."
+)
 @click.option("--scopes", default="read,trade", show_default=True, help=f"Any of {NAMES}, with commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def create(name: str, account: str, scopes: str, as_json: bool) -> None:

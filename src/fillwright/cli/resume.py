@@ -6,12 +6,12 @@ import click
 
 from fillwright.cli.exits import EXIT_CODES
 from fillwright.cli.operating import operate, operator
-from fillwright.core.control import Mode, ModeSet
+from fillwright.core.control import Mode, mode_set
 
 
 @click.command(epilog=EXIT_CODES)
 @click.option("--reason", default="", help="Kept in the audit log.")
 def command(reason: str) -> None:
     """Go on after `fillwright halt`: orders are taken and signed again."""
-    operate(lambda gate: gate.change(operator(), ModeSet(Mode.ACTIVE, reason)))
+    operate(lambda gate: gate.change(operator(), mode_set(Mode.ACTIVE, reason)))
     click.echo("Active: orders are taken and signed again.")

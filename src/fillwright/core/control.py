@@ -26,6 +26,8 @@ LOCAL_ACCOUNT: Final = ""
 
 GENESIS: Final = "0" * 64
 KEY_ID_BYTES: Final = 8
+TEXT_MAX: Final = 500
+LOCAL: Final = "local"  # what the local account is called where a name is asked for
 
 
 class Scope(StrEnum):
@@ -64,14 +66,7 @@ class ModeSet:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Whether the order could still be cancelled, its own log tells."""
-
-    order_id: str
-
-
-Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet | CancelRequested
+Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +120,8 @@ def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: byt
         raise ValueError("a secret takes 32 random bytes")
     key_id = base58(random_bytes[:KEY_ID_BYTES])
     secret = base58(random_bytes[KEY_ID_BYTES:])
-    created = KeyCreated(key_id, account or key_id, name, tuple(sorted(scopes)), digest_of(secret))
+    account = LOCAL_ACCOUNT if account == LOCAL else plain(account) or key_id
+    created = KeyCreated(key_id, account, plain(name), tuple(sorted(scopes)), digest_of(secret))
     return created, f"fw_{key_id}_{secret}"
 
 
@@ -142,6 +138,16 @@ def new_ticket(random_bytes: bytes) -> tuple[str, str]:
     """Return a ticket's text, and the digest under which it is kept."""
     text = base58(random_bytes)
     return text, digest_of(text)
+
+
+def mode_set(mode: Mode, reason: str) -> ModeSet:
+    """Return the change; of the reason, what can be shown and kept. A halt must not fail for its wording."""
+    return ModeSet(mode, plain(reason))
+
+
+def plain(text: str) -> str:
+    """Return text without what cannot be shown or kept, cut to `TEXT_MAX` characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_MAX])
 
 
 def entry(control: Control, at_ms: Millis, actor: str, action: Action) -> Entry:
@@ -167,8 +173,6 @@ def apply(control: Control, entry: Entry) -> Control:
             return replace(after, keys=MappingProxyType({**control.keys, key_id: revoked}))
         case ModeSet(mode, reason):
             return replace(after, mode=mode, mode_reason=reason)
-        case _:
-            return after
 
 
 def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:

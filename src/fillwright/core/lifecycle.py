@@ -73,7 +73,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Cancelled:
-    """By the client, while nothing was signed."""
+    """By the client, while nothing was signed. `by` is whose key it was."""
+
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

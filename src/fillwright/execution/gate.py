@@ -21,6 +21,7 @@ from fillwright.core.units import Millis
 LOOK_MS: Final[Millis] = 250
 FRESH_MS: Final[Millis] = 900
 LOOKS: Final = 3
+TRIES: Final = 20
 
 
 class Gate:
@@ -32,11 +33,15 @@ class Gate:
         self._stale_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
         self._log = structlog.get_logger()
 
     async def open(self) -> None:
-        """Read the whole log, and go on reading it until `close`. Raise AuditBroken if it is not what was written."""
-        await self.look()
+        """Read the whole log, and go on reading it until `close`. Where it is broken, the gate stays closed."""
+        try:
+            await self.look()
+        except AuditBroken as error:
+            self._log.error("gate.unreadable", reason=str(error))
         self._tell(Mode.ACTIVE)
         self._looking = asyncio.create_task(self._keep_looking())
 
@@ -46,12 +51,14 @@ class Gate:
             await asyncio.gather(self._looking, return_exceptions=True)
 
     async def change(self, actor: str, action: Action) -> Entry:
-        while True:
-            await self.look()
-            new = entry(self.known, self._clock.now_ms(), actor, action)
-            if await self._store.add_audit(new):
+        async with self._changing:
+            for _ in range(TRIES):
                 await self.look()
-                return new
+                new = entry(self.known, self._clock.now_ms(), actor, action)
+                if await self._store.add_audit(new):
+                    await self.look()
+                    return new
+        raise StoreUnavailable("others write into the audit log all the time, or its end has been lost: look at it")
 
     async def entries(self, after: int = 0) -> list[Entry]:
         return await self._store.audit_log(after)
@@ -86,7 +93,14 @@ class Gate:
             self._time = asyncio.get_running_loop().time
         asked_at = self._time()
         known = self.known
-        control = replay(await self._store.audit_log(known.seq), known)
+        # From the last entry known on: if it is not there as it was, the database has lost the end of its log.
+        entries = await self._store.audit_log(max(0, known.seq - 1))
+        if not known.seq or (entries and entries[0].hash == known.head):
+            control = replay(entries[1:] if known.seq else entries, known)
+        else:
+            self._log.error("gate.log_changed", entries=known.seq)
+            self.known = Control()
+            control = replay(await self._store.audit_log())
         if control.seq < self.known.seq:  # another look, begun later, was faster
             return
         self.known, self._stale_at = control, asked_at + FRESH_MS / 1000

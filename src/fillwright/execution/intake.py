@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from fillwright.core.control import LOCAL_ACCOUNT, CancelRequested, Control, Mode
+from fillwright.core.control import LOCAL_ACCOUNT, Control, Mode
 from fillwright.core.errors import (
     Denied,
     Halted,
@@ -88,7 +88,6 @@ class Intake:
         return None
 
     async def cancel(self, order_id: OrderId, actor: str, account: str = LOCAL_ACCOUNT) -> Order:
-        is_audited = False
         while True:
             records = await self._store.history(order_id)
             order = rebuild(records) if records else None
@@ -99,12 +98,8 @@ class Intake:
             if order.status not in CANCELLABLE:
                 state = "its transaction may be on its way" if order.status is OrderStatus.SUBMITTED else "it is over"
                 raise NotCancellable(f"{order_id} is {order.status}: {state}")
-            if not is_audited:
-                await self._gate.change(actor, CancelRequested(order_id))
-                is_audited = True
-                continue  # the order may have moved on in the meantime
             try:
-                return await self._store.append(order, Cancelled())
+                return await self._store.append(order, Cancelled(actor))
             except VersionConflict:
                 continue  # the order moved on in between: look again
 

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from fillwright.core.control import Mode
-from fillwright.core.errors import LeaseLost, SigningHalted, StoreUnavailable, VersionConflict
+from fillwright.core.errors import LeaseLost, SigningHalted, StoreError, StoreUnavailable, VersionConflict
 from fillwright.core.lifecycle import STATUS_AFTER, is_expired
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Claim, Clock, Gate, Store
@@ -83,8 +83,9 @@ class Worker:
         free = min(concurrency - held + len(self._ending), 2 * concurrency - held)
         if free <= 0:
             return None
+        # What was signed is followed whatever the gate says, or cannot say.
+        halted = await self._is_halted()
         try:
-            halted = (self._gate.current or await self._gate.control()).mode is Mode.HALTED
             claims = await self._store.claim(self._settings.name, free, begun_only=halted)
         except StoreUnavailable as error:
             self._log.error("worker.claim_failed", reason=str(error))
@@ -148,7 +149,15 @@ class Worker:
         """Return whether an order must rest because nothing may be signed. That it has expired may be said."""
         if order.status not in UNSIGNED:
             return False
-        return (await self._gate.control()).mode is Mode.HALTED and not is_expired(order, self._clock.now_ms())
+        return await self._is_halted() and not is_expired(order, self._clock.now_ms())
+
+    async def _is_halted(self) -> bool:
+        """Return whether nothing may be signed; it may not, either, where that cannot be known."""
+        try:
+            return (self._gate.current or await self._gate.control()).mode is Mode.HALTED
+        except StoreError as error:
+            self._log.error("worker.gate_unknown", reason=str(error))
+            return True
 
     async def _keep_leases(self) -> None:
         while True:
