@@ -20,7 +20,9 @@ def problem(ended: Ended) -> Json:
 
 @pytest.fixture
 def terminal(tmp_path: Path) -> Terminal:
-    return Terminal(tmp_path)
+    terminal = Terminal(tmp_path)
+    terminal.run("migrate")
+    return terminal
 
 
 def test_a_key_lets_its_holder_in_until_it_is_revoked(terminal: Terminal) -> None:
@@ -102,6 +104,35 @@ def test_what_was_edited_dropped_or_moved_in_the_audit_log_is_found(terminal: Te
     database.close()
     found = terminal.run(f"audit verify --head {head}")
     assert (found.code, "(audit_broken)" in found.err) == (1, True)
+
+
+def test_where_there_is_no_database_nothing_is_halted_and_that_is_said(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path)
+    for command in ("halt", "halt --reduce", "resume", "keys list", "audit verify"):
+        refused = terminal.run(command)
+        assert (refused.code, "(no_database)" in refused.err) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_halt_is_not_loosened_by_one_that_stops_less_and_keeps_its_reason(terminal: Terminal) -> None:
+    terminal.run("halt --reason drill")
+    refused = terminal.run("halt --reduce")
+    assert (refused.code, "(halted)" in refused.err) == (1, True)
+    terminal.run("halt")
+    assert terminal.run("audit list --json").lines[-1]["data"] == {"mode": "halted", "reason": "drill"}
+
+
+def test_a_halt_works_even_on_an_audit_log_that_is_broken_and_the_log_can_be_read(terminal: Terminal) -> None:
+    with terminal.serve() as (here, _):
+        here.run("halt")
+        here.run("resume")
+        with sqlite3.connect(terminal.folder / "orders.db") as database:
+            database.execute("UPDATE audit SET actor = 'somebody else' WHERE seq = 1")
+        database.close()
+        assert here.run("halt").code == 0
+        assert len(here.run("audit list --json").lines) == 3
+        refused = here.run("order submit SOL USDC 1 --json")
+        assert problem(refused)["code"] in ("halted", "audit_broken")
 
 
 def test_an_engine_does_not_start_on_an_audit_log_that_is_broken(terminal: Terminal) -> None:

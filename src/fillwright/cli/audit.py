@@ -26,7 +26,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
 def list_(after: int, as_json: bool) -> None:
     """Show the audit log, oldest first."""
-    entries = operate(lambda gate: gate.entries(after))
+    entries = operate(lambda gate: gate.entries(after), in_any_state=True)
     if as_json:
         for entry in entries:
             click.echo(json.dumps(_view(entry), separators=(",", ":")))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import click
 
-from fillwright.cli.exits import EXIT_CODES
-from fillwright.cli.operating import operate, operator
+from fillwright.cli.exits import EXIT_CODES, Refused
+from fillwright.cli.operating import operate, operator, where
 from fillwright.core.control import Mode, mode_set
+from fillwright.execution.gate import Gate
 
 
 @click.command(epilog=EXIT_CODES)
@@ -18,10 +19,18 @@ def command(reduce: bool, reason: str) -> None:
     What is signed already may still land, and is followed to its end. `fillwright resume` goes on. Works on the
     database that DATABASE_URL names, whether or not an engine can be reached.
     """
-    mode = Mode.REDUCE if reduce else Mode.HALTED
-    operate(lambda gate: gate.change(operator(), mode_set(mode, reason)))
+
+    async def work(gate: Gate) -> None:
+        if reduce and gate.known.mode is Mode.HALTED:
+            raise Refused(
+                "the engine is halted, which stops more; resume first if open orders may be finished", "halted"
+            )
+        why = reason or (gate.known.mode_reason if gate.known.mode is not Mode.ACTIVE else "")
+        await gate.change(operator(), mode_set(Mode.REDUCE if reduce else Mode.HALTED, why))
+
+    operate(work, in_any_state=True)
     click.echo(
-        "Reduced: no new orders are taken; open ones are finished."
+        f"Reduced: no new orders are taken; open ones are finished. ({where()})"
         if reduce
-        else "Halted: no new orders are taken and nothing is signed. What was signed before may still land."
+        else f"Halted: no new orders are taken and nothing is signed. What was signed may still land. ({where()})"
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
-from fillwright.cli.operating import operate, operator
+from fillwright.cli.operating import operate, operator, where
 from fillwright.cli.screen import open_screen, table
 from fillwright.core.control import KEY_ID_BYTES, LOCAL, Key, KeyRevoked, Scope, new_key
 from fillwright.execution.gate import Gate
@@ -29,7 +29,7 @@ def command() -> None:
 @command.command(epilog=EXIT_CODES)
 @click.argument("name")
 @click.option(
-    "--account", default="", help=f"Whose orders it sees: its own if not given, {LOCAL!r} for those from before."
+    "--account", default="", help=f"Whose orders it sees: the name's if not given, {LOCAL!r}: those from before."
 )
 @click.option("--scopes", default="read,trade", show_default=True, help=f"Any of {NAMES}, with commas.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -39,17 +39,29 @@ def create(name: str, account: str, scopes: str, as_json: bool) -> None:
     if unknown := sorted(chosen - set(Scope)):
         raise Misused(f"there is no scope {unknown[0]!r}; there are {NAMES}", "invalid_scope")
     created, text = new_key(account, name, frozenset(map(Scope, chosen)), os.urandom(KEY_ID_BYTES + 32))
-    operate(lambda gate: gate.change(operator(), created))
+
+    async def work(gate: Gate) -> bool:
+        is_first = not gate.known.keys
+        await gate.change(operator(), created)
+        return is_first
+
+    is_first = operate(work, may_create=True)
     if as_json:
         view = {"keyId": created.key_id, "account": created.account, "scopes": created.scopes, "key": text}
         click.echo(json.dumps(view, separators=(",", ":")))
     else:
         click.echo(text)
         click.echo(
-            f"Key {created.key_id} of account {created.account} may {', '.join(created.scopes)}."
-            " Keep it now: it cannot be shown again. Send it as `Authorization: Bearer ...`.",
+            f"Key {created.key_id} of account {created.account or LOCAL} may {', '.join(created.scopes)}, in {where()}."
+            " Keep it now: it cannot be shown again. Send it as `Authorization: Bearer ...`; the command line sends"
+            " what FILLWRIGHT_API_KEY is set to.",
             err=True,
         )
+        if is_first:
+            click.echo(
+                "From now on nobody comes in without a key. Orders from before are those of the account `local`.",
+                err=True,
+            )
 
 
 @command.command("list", epilog=EXIT_CODES)
@@ -75,15 +87,16 @@ def list_(as_json: bool) -> None:
 @command.command(epilog=EXIT_CODES)
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
-    """Let a key open nothing any more, in every process within a second."""
+    """Let a key open nothing any more, in every process within a second. Give its id, or the key itself."""
+    key_id = key_id.split("_")[1] if key_id.count("_") == 2 else key_id
 
     async def work(gate: Gate) -> None:
         if key_id not in gate.known.keys:
-            raise Refused(f"there is no key {key_id!r}; see fillwright keys list", "key_not_found")
+            raise Refused("there is no such key; see fillwright keys list", "key_not_found")
         await gate.change(operator(), KeyRevoked(key_id))
 
     operate(work)
-    click.echo(f"Key {key_id} is revoked.")
+    click.echo(f"Key {key_id} is revoked. ({where()})")
 
 
 def _time(at_ms: int | None) -> str | None:

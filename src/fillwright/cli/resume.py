@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from fillwright.cli.exits import EXIT_CODES
-from fillwright.cli.operating import operate, operator
+from fillwright.cli.operating import operate, operator, where
 from fillwright.core.control import Mode, mode_set
 
 
@@ -14,4 +14,4 @@ from fillwright.core.control import Mode, mode_set
 def command(reason: str) -> None:
     """Go on after `fillwright halt`: orders are taken and signed again."""
     operate(lambda gate: gate.change(operator(), mode_set(Mode.ACTIVE, reason)))
-    click.echo("Active: orders are taken and signed again.")
+    click.echo(f"Active: orders are taken and signed again. ({where()})")

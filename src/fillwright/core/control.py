@@ -114,13 +114,14 @@ class Control:
 def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: bytes) -> tuple[KeyCreated, str]:
     """Return a new key, and its text, which is not kept anywhere: `fw_`, its id, `_`, and its secret.
 
-    Of `random_bytes`, the first `KEY_ID_BYTES` make the id, the rest the secret: 32 of them at least.
+    Without an account, it is that of the name. Of `random_bytes`, the first `KEY_ID_BYTES` make the id, the rest the
+    secret: 32 of them at least.
     """
     if len(random_bytes) < KEY_ID_BYTES + 32:
         raise ValueError("a secret takes 32 random bytes")
     key_id = base58(random_bytes[:KEY_ID_BYTES])
     secret = base58(random_bytes[KEY_ID_BYTES:])
-    account = LOCAL_ACCOUNT if account == LOCAL else plain(account) or key_id
+    account = LOCAL_ACCOUNT if account == LOCAL else plain(account or name)
     created = KeyCreated(key_id, account, plain(name), tuple(sorted(scopes)), digest_of(secret))
     return created, f"fw_{key_id}_{secret}"
 

@@ -22,6 +22,7 @@ LOOK_MS: Final[Millis] = 250
 FRESH_MS: Final[Millis] = 900
 LOOKS: Final = 3
 TRIES: Final = 20
+VERIFY_S: Final = 10.0  # between two readings of the whole log: what was changed in it is noticed
 
 
 class Gate:
@@ -31,6 +32,7 @@ class Gate:
         self._clock = clock
         self._time: Callable[[], float] | None = None  # of the loop: unlike the clock, nobody sets it back
         self._stale_at = 0.0
+        self._verify_at = 0.0
         self._look: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -53,12 +55,17 @@ class Gate:
     async def change(self, actor: str, action: Action) -> Entry:
         async with self._changing:
             for _ in range(TRIES):
-                await self.look()
+                await self.look(verify=False)
                 new = entry(self.known, self._clock.now_ms(), actor, action)
                 if await self._store.add_audit(new):
-                    await self.look()
+                    await self.look(verify=False)
                     return new
         raise StoreUnavailable("others write into the audit log all the time, or its end has been lost: look at it")
+
+    async def begin_at_the_end(self) -> None:
+        """Take the last entry for what it says it is: what a log that is broken allows is to add to it."""
+        entries = await self._store.audit_log()
+        self.known = Control(seq=entries[-1].seq, head=entries[-1].hash) if entries else Control()
 
     async def entries(self, after: int = 0) -> list[Entry]:
         return await self._store.audit_log(after)
@@ -72,6 +79,8 @@ class Gate:
         control = replay(entries)
         if head and head not in {entry.hash for entry in entries}:
             raise AuditBroken(f"the log has {len(entries)} entries, and none of them has the hash {head[:64]}")
+        if not entries:
+            return "The log is empty: no key was made and nothing halted, or all of it is gone."
         return f"{len(entries)} entries, each as it was written; the last hash is {control.head}"
 
     @property
@@ -87,12 +96,15 @@ class Gate:
             await asyncio.shield(self._look)
         raise StoreUnavailable("the database answers too slowly to know whether the engine is halted")
 
-    async def look(self) -> None:
-        """Read on in the log."""
+    async def look(self, *, verify: bool = True) -> None:
+        """Read on in the log; now and then, if `verify`, read all of it again."""
         if self._time is None:
             self._time = asyncio.get_running_loop().time
         asked_at = self._time()
         known = self.known
+        if verify and asked_at >= self._verify_at:
+            self._verify_at = asked_at + VERIFY_S
+            replay(await self._store.audit_log())
         # From the last entry known on: if it is not there as it was, the database has lost the end of its log.
         entries = await self._store.audit_log(max(0, known.seq - 1))
         if not known.seq or (entries and entries[0].hash == known.head):

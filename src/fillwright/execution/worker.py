@@ -94,7 +94,7 @@ class Worker:
             self._log.exception("worker.claim_fault")  # and go on: a worker that ends in silence serves nobody
             return self._clock.now_ms() + self._settings.poll_ms
         for claim in claims.taken:
-            if claim.order.status is not OrderStatus.ROUTING:
+            if claim.order.status is not OrderStatus.ROUTING and not halted:
                 self._log.info("order.resumed", order=claim.order.id, status=claim.order.status)
             self._in_hand[claim.order.id] = claim.lease
             self._ending.discard(claim.order.id)
