@@ -169,9 +169,9 @@ def apply(control: Control, entry: Entry) -> Control:
             key = Key(key_id, account, name, frozenset(scopes), digest, entry.at_ms)
             return replace(after, keys=MappingProxyType({**control.keys, key_id: key}))
         case KeyRevoked(key_id):
-            key = control.keys.get(key_id)
-            if key is None:
+            if key_id not in control.keys:
                 raise AuditBroken(f"entry {entry.seq} revokes the key {key_id}, which nobody made")
+            key = control.keys[key_id]
             revoked = replace(key, revoked_at_ms=key.revoked_at_ms or entry.at_ms)
             return replace(after, keys=MappingProxyType({**control.keys, key_id: revoked}))
         case ModeSet(mode, reason):
