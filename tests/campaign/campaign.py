@@ -21,6 +21,7 @@ from tests.proof.verdict import judge
 DRAIN_S_MAX: Final = 60
 IN_HAND_MAX: Final = 150  # orders of clients at the same time
 SECONDS_PER_FAULT: Final = 0.55
+SPANS_MAX: Final = 3  # how much longer than planned it may take on a busy machine
 LONG_FORM: Final = 500  # faults, from which on every place must have been died at so often:
 HITS_IN_THE_LONG_FORM: Final = 10
 Fault = Callable[[], Awaitable[None]]
@@ -38,6 +39,7 @@ class Campaign:
         self._planted = planted
         self._chance = Random(f"{seed}/campaign")
         self._frozen = 0
+        self._submitted = 0
         self._span_s = faults * SECONDS_PER_FAULT
 
     async def run(self) -> Report:
@@ -71,6 +73,7 @@ class Campaign:
                 await places.acquire()
                 due = began + self._span_s * number / self._orders
                 await asyncio.sleep(max(0.0, due - loop.time()))
+                self._submitted += 1
                 group.create_task(trade(number))
 
     async def _make_faults(self, site: Site) -> None:
@@ -134,7 +137,7 @@ class Campaign:
         loop = asyncio.get_running_loop()
         began = loop.time()
         weights = [weight for weight, _ in kinds.values()]
-        while loop.time() - began < self._span_s:
+        while self._submitted < self._orders and loop.time() - began < SPANS_MAX * self._span_s:
             (name,) = self._chance.choices(list(kinds), weights)
             made = kinds[name][1]()
             if asyncio.iscoroutine(made):

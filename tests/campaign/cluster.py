@@ -180,7 +180,7 @@ class Cluster:
         place = self._chance.choice([place for place in places if self.hits[place] * 3 + self._chosen[place] == fewest])
         self._chosen[place] += 1
         rare = place.partition(" ")[2] in RARE
-        return place, 1 if rare else self._chance.randrange(1, 15)
+        return place, 1 if rare else self._chance.randrange(1, 10)
 
     async def _hear(self) -> None:
         assert self._launcher is not None

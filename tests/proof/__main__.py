@@ -44,7 +44,7 @@ PARTS: Final = (
     Part("sqlite", "tests.campaign", ("--store", "sqlite"), ("--store", "sqlite", "--short"), 0),
     Part("postgres", "tests.campaign", ("--store", "postgres"), ("--store", "postgres", "--short"), 0),
     Part("pressure", "tests.pressure", (), ("--short",), 0),
-    Part("simulation", "tests.simulation", ("--seeds", "10000"), ("--seeds", "500"), 1),
+    Part("simulation", "tests.simulation", ("--seeds", "10000", "--workers", "1"), ("--seeds", "500"), 1),
     Part("planted", "tests.simulation", ("--planted", "all"), ("--planted", "all"), 1),
     Part("hostile", "tests.hostile", (), ("--short",), 1),
     Part("mutation", "tests.mutation", (), None, 1),
