@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check prove prove-short bench bench-peers bench-scale docs lock clean
+.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ prove: $(READY) ## Try to lose, double or misreport an order in every way we kno
 
 prove-short: $(READY) ## The same in its short form, which is also a part of the tests
 	$(BIN)/python -m tests.proof --short
+
+mutate: $(READY) ## Change the core in a thousand small ways, and see whether its tests notice
+	$(BIN)/python -m tests.mutation
 
 bench: $(READY) ## Measure the engine; the figures also go to build/bench.json
 	$(BIN)/python -m benchmarks.engine

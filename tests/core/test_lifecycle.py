@@ -24,13 +24,14 @@ from fillwright.core.lifecycle import (
     RouteSelected,
     RoutingStarted,
     TransactionSigned,
+    accepted,
     apply,
     begin,
     rebuild,
     replay,
 )
 from fillwright.core.order import Fill, Order, OrderStatus
-from tests.builders import a_route, a_transaction, some_order, some_terms
+from tests.builders import a_route, a_transaction, some_id, some_order, some_terms
 
 FAILURE = Failure("no_route", "nobody answers")
 FILL = Fill(1_000_000_000, 149_000_000, 5_000, 77)
@@ -138,6 +139,43 @@ def test_the_minimum_is_pinned_by_the_first_route() -> None:
 def test_attempts_are_counted_one_by_one() -> None:
     with pytest.raises(IllegalTransition):
         apply(some_order(), RoutingStarted(2), 2_000)
+
+
+def test_a_fault_names_the_order_and_what_cannot_follow() -> None:
+    order = apply(an_order_in(OrderStatus.BUILDING), AttemptFailed(1, FAILURE, 5_000), 3_000)
+    again = apply(order, RoutingStarted(2), 5_000)
+    cases: list[tuple[Order, Event, str]] = [
+        (some_order(), Confirmed(FILL), "Confirmed cannot follow in status pending"),
+        (some_order(), RoutingStarted(2), "attempt 2 cannot follow attempt 0"),
+        (again, RouteSelected(a_route(), 147), "min out is pinned at 148"),
+    ]
+    for before, event, words in cases:
+        with pytest.raises(IllegalTransition, match=f"^{before.id}: {words}$"):
+            apply(before, event, 6_000)
+
+
+def test_an_accepted_order_is_due_at_once_and_as_it_was_asked_for() -> None:
+    terms = some_terms()
+    assert accepted(some_id(7), Accepted(terms, "mine", "acme"), 1_234) == Order(
+        id=some_id(7),
+        terms=terms,
+        client_order_id="mine",
+        status=OrderStatus.PENDING,
+        version=1,
+        created_at_ms=1_234,
+        updated_at_ms=1_234,
+        due_at_ms=1_234,
+        account="acme",
+    )
+
+
+def test_a_client_order_id_is_its_account_s_own() -> None:
+    keys = [
+        accepted(some_id(), Accepted(some_terms(), client_order_id, account), 1_000).client_key
+        for account in ("", "acme", "other")
+        for client_order_id in ("a", "b", None)
+    ]
+    assert keys == ["a", "b", None, "acme a", "acme b", None, "other a", "other b", None]
 
 
 def test_a_dead_attempt_leaves_no_live_transaction() -> None:

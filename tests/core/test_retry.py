@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fillwright.core.errors import ExecutionError, NoRoute, PairNotListed, TransactionReverted
+from fillwright.core.errors import ExecutionError, Failure, NoRoute, PairNotListed, TransactionReverted
 from fillwright.core.lifecycle import AttemptFailed, Failed
 from fillwright.core.retry import RetryPolicy
 from tests.builders import some_order
@@ -29,6 +29,11 @@ def test_jitter_only_adds_and_is_bounded() -> None:
     assert 11_000 <= event.retry_at_ms <= 11_100
 
 
+def test_jitter_is_that_share_of_the_delay_which_chance_draws() -> None:
+    event = after(2, NoRoute("nobody"), RetryPolicy(jitter_pct=50), chance=0.5)
+    assert event == AttemptFailed(2, Failure("no_route", "nobody"), 10_000 + 2_000 + 500)
+
+
 def test_the_last_attempt_fails_the_order_at_once_with_its_reason() -> None:
     event = after(3, TransactionReverted("custom error 6000"), RetryPolicy(attempts_max=3))
     assert isinstance(event, Failed)
@@ -37,6 +42,11 @@ def test_the_last_attempt_fails_the_order_at_once_with_its_reason() -> None:
         "transaction_reverted",
         "custom error 6000",
     )
+
+
+def test_there_are_three_attempts_unless_told_otherwise() -> None:
+    assert isinstance(after(2, NoRoute("nobody"), RetryPolicy()), AttemptFailed)
+    assert isinstance(after(3, NoRoute("nobody"), RetryPolicy()), Failed)
 
 
 def test_an_error_that_another_attempt_cannot_mend_fails_the_order_at_once() -> None:

@@ -16,7 +16,7 @@ def test_the_quote_that_pays_most_after_fees_wins() -> None:
     route = best_route(a_request(), answers)
     assert route.quote.venue == "meteora"
     assert [(venue.venue, venue.code) for venue in route.passed_over] == [("raydium", "outbid")]
-    assert "0.000001 USDC less than meteora" in route.passed_over[0].reason
+    assert route.passed_over[0].reason == "pays 0.000001 USDC less than meteora"
 
 
 def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
@@ -28,6 +28,23 @@ def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
     assert route.quote.venue == "raydium"
     assert route.passed_over[0].code == "venue_unavailable"
     assert route.passed_over[0].reason == "meteora is down"
+    assert route.passed_over[0].quote is None
+
+
+def test_a_quote_that_pays_one_base_unit_is_a_quote_and_one_that_pays_nothing_is_kept_as_too_small() -> None:
+    least, nothing = a_quote(1, "raydium"), a_quote(0, "meteora")
+    route = best_route(a_request(), {"raydium": least, "meteora": nothing})
+    assert route.quote == least
+    assert [(venue.venue, venue.code, venue.quote) for venue in route.passed_over] == [
+        ("meteora", "too_small", nothing)
+    ]
+
+
+def test_the_route_says_what_it_pays_and_by_how_much_it_leads() -> None:
+    route = best_route(a_request(), {"raydium": a_quote(151_500_000, "raydium"), "meteora": a_quote(venue="meteora")})
+    assert route.reason == "raydium pays 151.5 USDC after fees, 100 bps more than meteora"
+    alone = best_route(a_request(), {"raydium": a_quote(venue="raydium"), "meteora": VenueUnavailable("down")})
+    assert alone.reason == "raydium pays 150 USDC after fees; no other venue gave a usable quote"
 
 
 def test_without_a_usable_quote_there_is_no_route_and_every_reason_is_named() -> None:
@@ -35,14 +52,16 @@ def test_without_a_usable_quote_there_is_no_route_and_every_reason_is_named() ->
         "raydium": VenueUnavailable("raydium is down"),
         "meteora": a_quote(0, "meteora"),
     }
-    with pytest.raises(NoRoute, match=r"meteora: the amount is too small.*raydium: raydium is down"):
+    with pytest.raises(NoRoute) as refused:
         best_route(a_request(), answers)
+    assert str(refused.value) == "meteora: the amount is too small to receive anything; raydium: raydium is down"
 
 
 def test_what_no_venue_can_ever_fill_is_not_worth_another_attempt() -> None:
     with pytest.raises(Unroutable) as refused:
         best_route(a_request(), {"raydium": PairNotListed("no pool"), "meteora": a_quote(0, "meteora")})
     assert not refused.value.retryable
+    assert "raydium: no pool" in str(refused.value)
 
 
 def test_equal_quotes_always_give_the_same_route() -> None:
@@ -51,10 +70,18 @@ def test_equal_quotes_always_give_the_same_route() -> None:
     backwards = best_route(a_request(), {"meteora": second, "raydium": first})
     assert forwards == backwards
     assert forwards.quote.venue == "meteora"
+    assert forwards.passed_over[0].reason == "pays the same as meteora, which sorts first"
 
 
-@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(1, 2**64 - 1), min_size=1, max_size=6))
-def test_no_other_quote_pays_more_and_none_is_forgotten(amounts: dict[str, int]) -> None:
-    route = best_route(a_request(), {venue: a_quote(amount, venue) for venue, amount in amounts.items()})
+@given(st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 2**64 - 1), min_size=1, max_size=6))
+def test_no_other_quote_pays_more_and_none_is_forgotten_or_told_twice(amounts: dict[str, int]) -> None:
+    answers = {venue: a_quote(amount, venue) for venue, amount in amounts.items()}
+    if not any(amounts.values()):
+        with pytest.raises(Unroutable):
+            best_route(a_request(), answers)
+        return
+    route = best_route(a_request(), answers)
     assert route.quote.out_amount == max(amounts.values())
-    assert {route.quote.venue, *(venue.venue for venue in route.passed_over)} == set(amounts)
+    kept = [route.quote, *(venue.quote for venue in route.passed_over)]
+    assert [quote.out_amount for quote in kept if quote] == sorted(amounts.values(), reverse=True)
+    assert sorted(quote.venue for quote in kept if quote) == sorted(amounts)

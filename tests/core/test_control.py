@@ -1,0 +1,199 @@
+"""Who may do what: a key opens what it was made for, and the audit log cannot be changed unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fillwright.core.control import (
+    GENESIS,
+    KEY_ID_BYTES,
+    LOCAL,
+    LOCAL_ACCOUNT,
+    TEXT_MAX,
+    Action,
+    Control,
+    Entry,
+    KeyCreated,
+    KeyRevoked,
+    Mode,
+    ModeSet,
+    Scope,
+    apply,
+    digest_of,
+    entry,
+    find_key,
+    mode_set,
+    new_key,
+    new_ticket,
+    plain,
+    replay,
+)
+from fillwright.core.errors import AuditBroken
+from fillwright.core.units import base58
+
+RANDOM = bytes(range(1, 41))
+KEY_ID, SECRET = base58(RANDOM[:KEY_ID_BYTES]), base58(RANDOM[KEY_ID_BYTES:])
+TEXT = f"fw_{KEY_ID}_{SECRET}"
+KEY = KeyCreated(KEY_ID, "acme", "the bot", (Scope.READ, Scope.TRADE), sha256(SECRET.encode()).hexdigest())
+ACTIONS: list[Action] = [
+    KEY,
+    ModeSet(Mode.REDUCE, "prices look wrong"),
+    ModeSet(Mode.HALTED, "they are wrong"),
+    KeyRevoked(KEY.key_id),
+    ModeSet(Mode.ACTIVE, ""),
+]
+
+
+def a_log(*actions: Action) -> list[Entry]:
+    entries: list[Entry] = []
+    control = Control()
+    for at, action in enumerate(actions, 1):
+        entries.append(entry(control, 1_000 * at, "alice", action))
+        control = apply(control, entries[-1])
+    return entries
+
+
+def after(*actions: Action) -> Control:
+    return replay(a_log(*actions))
+
+
+def test_a_key_s_text_has_its_id_and_its_secret_and_the_log_only_the_digest() -> None:
+    assert new_key("acme", "the bot", frozenset({Scope.TRADE, Scope.READ}), RANDOM) == (KEY, TEXT)
+
+
+@pytest.mark.parametrize(("account", "expected"), [("acme", "acme"), ("", "the bot"), (LOCAL, LOCAL_ACCOUNT)])
+def test_a_key_without_an_account_has_that_of_its_name_and_one_can_be_made_for_the_local_account(
+    account: str, expected: str
+) -> None:
+    created, _ = new_key(account, "the bot", frozenset({Scope.READ}), RANDOM)
+    assert created.account == expected
+
+
+def test_names_and_reasons_are_kept_as_what_can_be_shown_and_not_at_any_length() -> None:
+    created, _ = new_key("ac\nme", "the\0bot", frozenset(), RANDOM)
+    assert (created.account, created.name) == ("ac?me", "the?bot")
+    assert mode_set(Mode.HALTED, "prix é\x1b[2J\udcff") == ModeSet(Mode.HALTED, "prix é?[2J?")
+    assert plain("x" * (TEXT_MAX + 1)) == "x" * TEXT_MAX
+
+
+def test_a_secret_of_fewer_than_32_random_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^a secret takes 32 random bytes$"):
+        new_key("acme", "the bot", frozenset(), bytes(KEY_ID_BYTES + 31))
+
+
+def test_a_key_opens_what_it_was_made_for() -> None:
+    key = find_key(after(KEY), TEXT)
+    assert key is not None
+    assert (key.key_id, key.account, key.name, key.scopes) == (KEY_ID, "acme", "the bot", frozenset(KEY.scopes))
+    assert (key.digest, key.created_at_ms, key.revoked_at_ms) == (KEY.digest, 1_000, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "fw", "fw__", f"fw_{KEY_ID}", f"fw_{KEY_ID}_", SECRET, f"{KEY_ID}_{SECRET}", f"xx_{KEY_ID}_{SECRET}",
+     f"FW_{KEY_ID}_{SECRET}", f"fw_{KEY_ID}_{SECRET}_", f"fw_{KEY_ID}_x_{SECRET}", f"fw_nobody_{SECRET}",
+     f"fw_{KEY_ID}_{SECRET[:-1]}", f"fw_{KEY_ID}_{SECRET}x", f"fw_{KEY_ID}_{KEY.digest}", "fw_\udcff_\udcff"],
+)  # fmt: skip
+def test_what_is_not_exactly_a_key_opens_nothing(text: str) -> None:
+    assert find_key(after(KEY), text) is None
+
+
+def test_a_secret_opens_only_the_key_that_it_belongs_to() -> None:
+    other, text = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
+    control = after(KEY, other)
+    assert find_key(control, f"fw_{other.key_id}_{SECRET}") is None
+    assert [key.account for key in (find_key(control, TEXT), find_key(control, text)) if key] == ["acme", "other"]
+
+
+def test_a_revoked_key_opens_nothing_and_says_since_when_first() -> None:
+    control = after(KEY, KeyRevoked(KEY_ID), KeyRevoked(KEY_ID))
+    assert find_key(control, TEXT) is None
+    assert control.keys[KEY_ID].revoked_at_ms == 2_000
+    assert control.keys[KEY_ID].is_revoked
+
+
+def test_other_keys_stay_as_they_are_when_one_is_made_or_revoked() -> None:
+    other, text = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
+    assert find_key(after(other, KEY, KeyRevoked(KEY_ID)), text) == find_key(after(other), text)
+
+
+def test_once_a_key_was_made_nobody_comes_in_without_one() -> None:
+    assert not Control().demands_keys
+    assert not after(ModeSet(Mode.HALTED, "")).demands_keys
+    assert after(KEY).demands_keys
+    assert after(KEY, KeyRevoked(KEY_ID)).demands_keys
+
+
+def test_the_newest_mode_is_in_force_with_its_reason() -> None:
+    assert (Control().mode, Control().mode_reason) == (Mode.ACTIVE, "")
+    control = after(ModeSet(Mode.REDUCE, "first"), ModeSet(Mode.HALTED, "second"))
+    assert (control.mode, control.mode_reason) == (Mode.HALTED, "second")
+
+
+def test_a_ticket_is_kept_as_its_digest() -> None:
+    assert new_ticket(RANDOM) == (base58(RANDOM), sha256(base58(RANDOM).encode()).hexdigest())
+
+
+def test_whatever_a_client_sends_as_a_secret_has_a_digest() -> None:
+    assert digest_of("é\udcff") == sha256("é?".encode()).hexdigest()
+
+
+def test_an_entry_s_hash_is_the_same_in_every_version() -> None:
+    first = entry(Control(), 1_000, "alice", ModeSet(Mode.HALTED, "é"))
+    document = (
+        '{"actor":"alice","at_ms":1000,"before":"' + "0" * 64 + '","data":{"mode":"halted","reason":"\\u00e9"},'
+        '"seq":1,"type":"ModeSet"}'
+    )
+    assert first == Entry(1, 1_000, "alice", ModeSet(Mode.HALTED, "é"), sha256(document.encode()).hexdigest())
+    second = entry(apply(Control(), first), 2_000, "bob", KeyRevoked("k"))
+    document = (
+        f'{{"actor":"bob","at_ms":2000,"before":"{first.hash}","data":{{"key_id":"k"}},"seq":2,"type":"KeyRevoked"}}'
+    )
+    assert second.hash == sha256(document.encode()).hexdigest()
+
+
+def test_a_log_is_what_is_in_force_and_can_be_read_on_from_any_point() -> None:
+    log = a_log(*ACTIONS)
+    whole = replay(log)
+    assert (whole.seq, whole.head, whole.mode) == (len(log), log[-1].hash, Mode.ACTIVE)
+    assert all(replay(log[seq:], replay(log[:seq])) == whole for seq in range(len(log) + 1))
+    assert replay([]) == Control()
+    assert Control().head == GENESIS
+
+
+EDITS: list[Callable[[Entry], Entry]] = [
+    lambda it: replace(it, at_ms=it.at_ms + 1),
+    lambda it: replace(it, actor="mallory"),
+    lambda it: replace(it, action=ModeSet(Mode.ACTIVE, "nothing happened")),
+    lambda it: replace(it, hash="0" * 64),
+]
+
+
+@given(st.integers(0, len(ACTIONS) - 1), st.sampled_from(EDITS))
+def test_an_entry_that_was_edited_is_found_at_its_place(at: int, edit: Callable[[Entry], Entry]) -> None:
+    log = a_log(*ACTIONS)
+    log[at] = edit(log[at])
+    with pytest.raises(AuditBroken, match=f"^entry {at + 1} is not what was written"):
+        replay(log)
+
+
+@given(st.integers(0, len(ACTIONS) - 2))
+def test_an_entry_that_was_dropped_or_numbered_anew_is_found_at_its_place(at: int) -> None:
+    log = a_log(*ACTIONS)
+    rest = log[at + 1 :]
+    with pytest.raises(AuditBroken, match=f"^entry {at + 1} is missing: {at + 2} follows {at}$"):
+        replay([*log[:at], *rest])
+    with pytest.raises(AuditBroken, match=f"^entry {at + 1} is not what was written"):
+        replay([*log[:at], *(replace(it, seq=it.seq - 1) for it in rest)])
+
+
+def test_an_end_that_was_cut_off_shows_against_a_head_that_was_written_down() -> None:
+    log = a_log(*ACTIONS)
+    heads = {replay(log[:seq]).head for seq in range(len(log) + 1)}
+    assert len(heads) == len(log) + 1
