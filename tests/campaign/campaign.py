@@ -119,7 +119,7 @@ class Campaign:
             redis.resume()
 
         kinds: dict[str, tuple[int, Callable[[], Any]]] = {
-            "frozen": (24, freeze),
+            "frozen": (30, freeze),
             "killed": (8, kill),
             "stopped": (14, stop),
             "clock jump": (8, jump),
