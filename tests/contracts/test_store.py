@@ -112,6 +112,14 @@ async def accept(store: Store, number: int = 1, client_order_id: str | None = No
     return await store.accept(some_id(number, EPOCH_MS), Accepted(some_terms(**terms), client_order_id))
 
 
+async def test_a_new_order_is_due_whatever_the_clock_says(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)
+        bench.clock.skew_ms = -20_000
+        assert (await store.counts()).waiting == 1
+        assert (await claim_one(store)).order.id == order.id
+
+
 async def claim_one(store: Store, worker: str = "w") -> Claim:
     (claim,) = (await store.claim(worker, 1)).taken
     return claim

@@ -498,6 +498,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         if self.close_sent and self.handshake_complete:
             raise ClientDisconnected
+        if not self.handshake_complete and self.transport.is_closing():
+            raise ClientDisconnected  # it has just hung up: uvicorn would neither answer the handshake nor say why
         if message["type"] == "websocket.close" and self.handshake_complete and not self.transport.is_closing():
             self.writable.set()
             self.loop.call_later(LINGER_S, self.transport.abort)

@@ -130,10 +130,13 @@ class StreamApi:
             if order.id in followed:
                 return
             followed.add(order.id)
-            async for messages in self._streams.follow(order.id, 0, overrun):
-                await follower.recheck()
-                for message in messages:
-                    await websocket.send_text(message.text)
+            try:
+                async for messages in self._streams.follow(order.id, 0, overrun):
+                    await follower.recheck()
+                    for message in messages:
+                        await websocket.send_text(message.text)
+            finally:
+                followed.discard(order.id)
 
         def ended(task: asyncio.Task[None]) -> None:
             orders.discard(task)

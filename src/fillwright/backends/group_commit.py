@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
@@ -28,6 +29,17 @@ Outcome: TypeAlias = Any | BaseException  # what each write returned or raised; 
 
 
 BATCH_MAX: Final = 500  # so that a burst does not keep the event loop for long
+PATIENCE_S: Final = 5.0  # a write that has not had its turn by then is given up: whoever asked for it has gone, perhaps
+
+
+TOO_LATE: Final = "the database does not keep up; nothing was written"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    write: Write[Any, Any]
+    future: asyncio.Future[Any]
+    until_s: float
 
 
 class Transactions(Protocol):
@@ -50,7 +62,7 @@ class GroupCommit:
         self._transactions = transactions
         self._committed = committed
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._gathering: list[tuple[Write[Any, Any], asyncio.Future[Any]]] = []
+        self._gathering: list[Waiting] = []
         self._busy = False
         self._closed = False
         self._idle: asyncio.Future[None] | None = None
@@ -66,7 +78,7 @@ class GroupCommit:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()  # kept: asking for it costs a system call on Python 3.11
         future: asyncio.Future[T] = self._loop.create_future()
-        self._gathering.append((write, future))
+        self._gathering.append(Waiting(write, future, self._loop.time() + PATIENCE_S))
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._off_the_loop, self._begin, self._begun)
@@ -83,10 +95,10 @@ class GroupCommit:
             await asyncio.to_thread(self._thread.join)
 
     def _begun(self, error: Exception | None) -> None:
-        batch, self._gathering = self._gathering[:BATCH_MAX], self._gathering[BATCH_MAX:]
+        batch = self._next_batch()
         if error is None:
             try:
-                outcomes, updates = self._transactions.write([write for write, _ in batch])
+                outcomes, updates = self._transactions.write([waiting.write for waiting in batch])
             except Exception as fault:
                 self._transactions.rollback()
                 error = fault
@@ -109,6 +121,14 @@ class GroupCommit:
                 self._go_on()
 
         self._off_the_loop(self._commit_and_begin, ended)
+
+    def _next_batch(self) -> list[Waiting]:
+        assert self._loop is not None
+        now_s, gathering = self._loop.time(), self._gathering
+        late = next((at for at, waiting in enumerate(gathering) if waiting.until_s >= now_s), len(gathering))
+        self._settle(gathering[:late], [StoreUnavailable(TOO_LATE) for _ in range(late)])
+        batch, self._gathering = gathering[late : late + BATCH_MAX], gathering[late + BATCH_MAX :]
+        return batch
 
     def _go_on(self) -> None:
         if self._gathering:
@@ -137,8 +157,9 @@ class GroupCommit:
             return failure, None, False
         return failure, self._begin(), True
 
-    def _settle(self, batch: list[tuple[Any, asyncio.Future[Any]]], outcomes: list[Outcome]) -> None:
-        for (_, future), outcome in zip(batch, outcomes, strict=True):
+    def _settle(self, batch: Sequence[Waiting], outcomes: Sequence[Outcome]) -> None:
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            future = waiting.future
             if future.cancelled():
                 continue
             if isinstance(outcome, BaseException):

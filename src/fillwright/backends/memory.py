@@ -157,7 +157,11 @@ class MemoryStore:
             if row.started_at_ms is None and (row.order.terms.expires_at_ms or now_ms + 1) <= now_ms
         ]
         due = sorted(
-            (row for row in self._live() if row.due_at_ms is not None and row.due_at_ms <= now_ms),
+            (
+                row
+                for row in self._live()
+                if row.due_at_ms is not None and (row.started_at_ms is None or row.due_at_ms <= now_ms)
+            ),
             key=lambda row: row.due_at_ms or 0,
         )
         begun = [row for row in due if row.started_at_ms is not None][:limit]
@@ -209,7 +213,7 @@ class MemoryStore:
         live = self._live()
         active = sum(row.leased_by is not None and (row.due_at_ms or 0) > now_ms for row in live)
         delayed = sum(
-            row.leased_by is None and ((row.due_at_ms or 0) > now_ms or (limited and row.started_at_ms is None))
+            row.leased_by is None and (limited if row.started_at_ms is None else (row.due_at_ms or 0) > now_ms)
             for row in live
         )
         outcomes = [row.order.status for row in self._rows.values()]

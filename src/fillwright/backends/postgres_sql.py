@@ -37,8 +37,16 @@ WITH given AS MATERIALIZED (
 SELECT id FROM new_orders
 """
 
-# The same where a client order id may be known already, or an earlier try may have been carried out.
-ACCEPT_UNLESS_KNOWN: Final = ACCEPT.replace("RETURNING id", "ON CONFLICT DO NOTHING RETURNING id")
+# The same where a client order id may be known already, or an earlier try may have been carried out. What is known
+# takes no room; what is twice in a batch takes one place.
+ACCEPT_UNLESS_KNOWN: Final = ACCEPT.replace("RETURNING id", "ON CONFLICT DO NOTHING RETURNING id").replace(
+    "mint_out FROM given\n",
+    """mint_out FROM (
+        SELECT DISTINCT ON (client_order_id, CASE WHEN client_order_id IS NULL THEN id END) * FROM given g
+        WHERE NOT EXISTS (SELECT FROM orders o WHERE o.client_order_id = g.client_order_id)
+    ) AS unknown
+""",
+)
 
 KNOWN: Final = "SELECT id, client_order_id FROM orders WHERE id = ANY($1::text[]) OR client_order_id = ANY($2::text[])"
 
@@ -91,7 +99,8 @@ LEFT JOIN events e ON e.order_id = g.order_id AND e.seq = g.seq
 
 # $1 worker, $2 now, $3 since when begun orders may be due, $4 since when fresh ones may, $5 how many orders at most,
 # $6 how many fresh ones at most, $7 end of the lease, $8 $9 type and data of the first attempt's event,
-# $10 the earliest time that counts as the next one for fresh orders
+# $10 the earliest time that counts as the next one for fresh orders. A fresh order is due from the start: its time is
+# that of another clock, perhaps, or was noted before ours was set back.
 CLAIM: Final = """
 WITH resumed AS MATERIALIZED (
     SELECT order_id FROM queue WHERE begun AND due_at_ms BETWEEN $3::bigint AND $2::bigint
@@ -100,7 +109,7 @@ WITH resumed AS MATERIALIZED (
     SELECT order_id FROM queue WHERE expires_at_ms <= $2 AND NOT begun LIMIT 100 FOR UPDATE SKIP LOCKED
 ), fresh AS MATERIALIZED (
     SELECT order_id FROM queue
-    WHERE NOT begun AND due_at_ms BETWEEN $4::bigint AND $2 AND coalesce(expires_at_ms > $2, true)
+    WHERE NOT begun AND due_at_ms >= $4::bigint AND coalesce(expires_at_ms > $2, true)
     ORDER BY due_at_ms LIMIT (SELECT greatest(0, least($5 - count(*), $6::bigint)) FROM resumed)
     FOR UPDATE SKIP LOCKED
 ), taken AS (
@@ -173,7 +182,7 @@ COUNT_EVENTS: Final = "SELECT count(*) FROM events WHERE at_ms >= $1::bigint AND
 # $1 now, $2 whether the rate limit is used up
 COUNTS: Final = """
 SELECT count(*) FILTER (WHERE due_at_ms > $1::bigint AND leased_by IS NOT NULL) AS active,
-    count(*) FILTER (WHERE (due_at_ms > $1 AND leased_by IS NULL) OR ($2::boolean AND NOT begun)) AS delayed,
+    count(*) FILTER (WHERE (begun AND due_at_ms > $1 AND leased_by IS NULL) OR ($2::boolean AND NOT begun)) AS delayed,
     count(*) AS open
 FROM queue
 """

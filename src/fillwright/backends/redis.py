@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from fillwright.backends import codec
@@ -70,7 +71,8 @@ class RedisBus:
                 url,
                 socket_timeout=ANSWER_S,
                 socket_connect_timeout=ANSWER_S,
-                retry=Retry(NoBackoff(), 0),
+                # Once, and at once: a connection that lay idle may be one to a server that has been replaced since.
+                retry=Retry(NoBackoff(), 1, (RedisConnectionError,)),
             )
         except ValueError:  # its message may quote the password
             raise StoreUnavailable(

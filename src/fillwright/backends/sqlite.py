@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, Final, TypeVar
 
 from fillwright.backends import codec
-from fillwright.backends.group_commit import GroupCommit, Write
+from fillwright.backends.group_commit import PATIENCE_S, GroupCommit, Write
 from fillwright.backends.schema import read_scripts
 from fillwright.backends.sqlite_session import Accept, Append, Session
 from fillwright.core.control import Entry
@@ -98,7 +98,7 @@ class SqliteStore:
             if self._starts_per_minute:
                 fresh = min(fresh, self._starts_per_minute - session.starts_since(now_ms - START_WINDOW_MS))
             if fresh > 0:
-                ids += session.fresh_ids(now_ms, fresh)
+                ids += session.fresh_ids(fresh)
             leases = session.take(ids, worker, now_ms, now_ms + self._lease_ms)
             orders = [
                 session.begin(order, now_ms) if order.status is OrderStatus.PENDING else order
@@ -248,12 +248,18 @@ class _Reader:
     async def run(self, read: Callable[[Session], T]) -> T:
         if self._thread is None:
             return self._work(read)
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work, read)
+        until_s = time.monotonic() + PATIENCE_S
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work_until, until_s, read)
 
     async def close(self) -> None:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
             self._connection.close()
+
+    def _work_until(self, until_s: float, read: Callable[[Session], T]) -> T:
+        if time.monotonic() > until_s:  # so that what clients have asked for who have gone does not pile up
+            raise StoreUnavailable("the database does not keep up with what is asked of it")
+        return self._work(read)
 
     def _work(self, read: Callable[[Session], T]) -> T:
         try:

@@ -229,11 +229,10 @@ class Session:
             limit,
         )
 
-    def fresh_ids(self, now_ms: Millis, limit: int) -> list[OrderId]:
+    def fresh_ids(self, limit: int) -> list[OrderId]:
+        """Return orders that nobody has taken yet. They are due from the start, whatever the clock says since."""
         return self._ids(
-            "SELECT id FROM orders WHERE due_at_ms <= ? AND due_at_ms IS NOT NULL AND started_at_ms IS NULL"
-            " ORDER BY due_at_ms LIMIT ?",
-            now_ms,
+            "SELECT id FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL ORDER BY due_at_ms LIMIT ?",
             limit,
         )
 

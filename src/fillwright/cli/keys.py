@@ -35,6 +35,8 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def create(name: str, account: str, scopes: str, as_json: bool) -> None:
     """Make a key, and print it. It is not kept, and cannot be shown again."""
+    if not account and name in ("", LOCAL):
+        raise Misused(f"a key named {name!r} needs an --account of its own", "invalid_name")
     chosen = frozenset(scope.strip() for scope in scopes.split(","))
     if unknown := sorted(chosen - set(Scope)):
         raise Misused(f"there is no scope {unknown[0]!r}; there are {NAMES}", "invalid_scope")
