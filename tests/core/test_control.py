@@ -35,7 +35,9 @@ from fillwright.core.control import (
     replay,
 )
 from fillwright.core.errors import AuditBroken
+from fillwright.core.lifecycle import Accepted
 from fillwright.core.units import base58
+from tests.builders import some_terms
 
 RANDOM = bytes(range(1, 41))
 KEY_ID, SECRET = base58(RANDOM[:KEY_ID_BYTES]), base58(RANDOM[KEY_ID_BYTES:])
@@ -118,6 +120,11 @@ def test_a_revoked_key_opens_nothing_and_says_since_when_first() -> None:
     assert control.keys[KEY_ID].is_revoked
 
 
+def test_a_log_that_revokes_a_key_which_nobody_made_is_broken() -> None:
+    with pytest.raises(AuditBroken, match=r"^entry 2 revokes the key nobody, which"):
+        apply(after(KEY), entry(after(KEY), 2_000, "alice", KeyRevoked("nobody")))
+
+
 def test_other_keys_stay_as_they_are_when_one_is_made_or_revoked() -> None:
     other, text = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
     assert find_key(after(other, KEY, KeyRevoked(KEY_ID)), text) == find_key(after(other), text)
@@ -142,6 +149,12 @@ def test_a_ticket_is_kept_as_its_digest() -> None:
 
 def test_whatever_a_client_sends_as_a_secret_has_a_digest() -> None:
     assert digest_of("é\udcff") == sha256("é?".encode()).hexdigest()
+
+
+def test_the_words_that_are_kept_in_the_log_and_in_orders_never_change() -> None:
+    assert {str(scope) for scope in Scope} == {"read", "trade", "admin"}
+    assert {str(mode) for mode in Mode} == {"active", "reduce", "halted"}
+    assert (LOCAL, LOCAL_ACCOUNT) == ("local", Accepted(some_terms()).account) == ("local", "")
 
 
 def test_an_entry_s_hash_is_the_same_in_every_version() -> None:
