@@ -78,6 +78,11 @@ async def run_streams(orders: int, cuts: int, restarts: int, silent: int, seed: 
         report.take(judge(logs, await site.swaps(), witnesses))
         followed = {witness.answered[0] for witness in witnesses}
         for api, told in zip(site.cluster.apis, heard, strict=True):
+            turns: dict[str, int] = {}
+            for order_id, seq in told:  # in the order in which each was told first
+                if seq < turns.get(order_id, 0):
+                    report.failures.append(f"{api.name} told event {seq} of {order_id} after {turns[order_id]}")
+                turns[order_id] = seq
             true = {
                 (order_id, record.seq): STATUS[type(record.event).__name__]
                 for order_id, log in logs.items()

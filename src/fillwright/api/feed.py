@@ -3,13 +3,16 @@
 A follower subscribes first and reads the log second, so that nothing falls between the two; `seq` tells what it has
 seen. News is only a hint: whatever does not follow on from the last `seq`, or does not come at all within the poll
 interval, is read from the log. So a lost message, another process or a restarted bus costs time and never an event.
+
+Whoever follows all orders is told of each in its own order, too: what comes out of turn, from a process that was faster
+than the one before it or past a message that was lost, waits until it is its turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +20,7 @@ import structlog
 
 from fillwright.api import wire
 from fillwright.core.errors import StoreUnavailable
-from fillwright.core.lifecycle import TERMINAL, Recorded, Update, replay
+from fillwright.core.lifecycle import TERMINAL, Update, replay
 from fillwright.core.ports import Bus, Clock, Store
 from fillwright.core.units import Millis, OrderId
 
@@ -26,6 +29,7 @@ from fillwright.core.units import Millis, OrderId
 WINDOW_MS: Final = 5_000
 KEPT_MS: Final = 15_000  # old news may still come, from a Redis that stood still
 MOMENT_MS: Final = 250
+PAUSE_MS: Final = 10
 ORDERS_MAX: Final = 20_000
 
 
@@ -57,6 +61,10 @@ class Feed:
             self._overrun.set_result(None)
         self._wake()
 
+    @property
+    def is_behind(self) -> bool:
+        return len(self._messages) > self._backlog_max // 2
+
     def close(self) -> None:
         self.closed = True
         self._wake()
@@ -80,6 +88,60 @@ class Feed:
             self._waiter.set_result(None)
 
 
+class Turns:
+    """The news of all orders, each order's events once and in turn, for those who follow everything from `begun_ms` on.
+
+    `heard` counts the events by their times. What is `early` waits for those before it; they come, or are in the log.
+    """
+
+    def __init__(self, begun_ms: Millis) -> None:
+        self.begun_ms = begun_ms
+        self.heard: defaultdict[Millis, int] = defaultdict(int)
+        self.early: defaultdict[OrderId, dict[int, Update]] = defaultdict(dict)
+        self._told: dict[OrderId, int] = {}
+        self._over: defaultdict[Millis, list[OrderId]] = defaultdict(list)
+
+    def hear(self, update: Update) -> list[Update]:
+        """Return the updates whose turn it is, now that this one is known."""
+        record = update.record
+        early = self.early.get(record.order_id, ())
+        if record.seq <= self._told.get(record.order_id, 0) or record.seq in early:
+            return []
+        self.heard[record.at_ms] += 1
+        self.early[record.order_id][record.seq] = update
+        return self._take(record.order_id)
+
+    def read(self, order_id: OrderId, updates: Sequence[Update]) -> list[Update]:
+        """Return the updates whose turn it is, now that an order's log is known."""
+        due: list[Update] = []
+        if order_id not in self._told:  # what was there before anybody followed is not told, unless it is news
+            before = sum(update.record.at_ms < self.begun_ms for update in updates)
+            self._told[order_id] = min(before, min(self.early[order_id]) - 1)
+            due = self._take(order_id)
+        return due + [told for update in updates for told in self.hear(update)]
+
+    def _take(self, order_id: OrderId) -> list[Update]:
+        early, told, due = self.early[order_id], self._told.get(order_id, 0), list[Update]()
+        while (update := early.pop(told + 1, None)) is not None:
+            due.append(update)
+            told += 1
+        if not early:
+            del self.early[order_id]
+        if due:
+            self._told[order_id] = told
+            if due[-1].record.status in TERMINAL:
+                self._over[due[-1].record.at_ms].append(order_id)
+        return due
+
+    def forget(self, before_ms: Millis) -> None:
+        """Let go of what is so old that nobody will bring it again."""
+        for at_ms in [at_ms for at_ms in self.heard if at_ms < before_ms]:
+            del self.heard[at_ms]
+        for at_ms in [at_ms for at_ms in self._over if at_ms < before_ms]:
+            for order_id in self._over.pop(at_ms):
+                self._told.pop(order_id, None)
+
+
 class Streams:
     """Hands the news of the bus to whoever follows an order, or all of them."""
 
@@ -90,10 +152,10 @@ class Streams:
         self._poll_ms = poll_ms
         self._by_order: defaultdict[OrderId, set[Feed]] = defaultdict(set)
         self._everything: set[Feed] = set()
-        self._heard: defaultdict[Millis, set[tuple[OrderId, int]]] = defaultdict(
-            set
-        )  # while somebody follows everything
+        self._turns: Turns | None = None  # while somebody follows everything, in a log that others write, too
         self._watching: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
+        self._encoded: tuple[Update, Message] | None = None  # the last one: it may go to followers of both kinds
         self.stopped = asyncio.Event()
         self.connections = 0
         bus.subscribe(self._hear, self._wants)
@@ -130,18 +192,20 @@ class Streams:
         Yield an empty list at first, and where nothing happened for a while.
         """
         feed = self._open(self._everything, overrun, account)
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+        if self._turns is None and self._store.is_shared:
+            self._turns = Turns(self._clock.now_ms())
+            self._watching = asyncio.create_task(self._watch(self._turns))
         try:
             yield []
             while not feed.closed:
                 yield await feed.next(self._poll_ms)
         finally:
             self._everything.discard(feed)
-            if not self._everything and self._watching is not None:
-                self._watching.cancel()
-                self._watching = None
-                self._heard.clear()
+            if not self._everything:
+                for task in (self._watching, self._filling):
+                    if task is not None:
+                        task.cancel()
+                self._turns = self._watching = self._filling = None
 
     def close(self) -> None:
         """End every stream: the process is going down."""
@@ -162,50 +226,82 @@ class Streams:
         records = await self._store.history(order_id)
         return [_message(update) for update in replay(records) if update.record.seq > after] if records else []
 
-    async def _watch(self) -> None:
-        """Look for news that did not come; in what nobody else writes there is none."""
-        begun_ms = self._clock.now_ms()  # whoever follows everything does so from now on
-        while self._store.is_shared:
+    async def _watch(self, turns: Turns) -> None:
+        """Look for news that did not come."""
+        looked_ms = turns.begun_ms
+        while True:
             await self._clock.sleep(self._poll_ms)
             now_ms = self._clock.now_ms()
-            from_ms, to_ms = max(begun_ms, now_ms - max(WINDOW_MS, 3 * self._poll_ms)), now_ms - MOMENT_MS
-            for at_ms in [at_ms for at_ms in self._heard if at_ms < min(from_ms, now_ms - KEPT_MS)]:
-                del self._heard[at_ms]
+            # From before the last look that worked: what was being written then may have been written since.
+            from_ms = max(turns.begun_ms, min(now_ms, looked_ms) - max(WINDOW_MS, 3 * self._poll_ms))
+            to_ms = now_ms - MOMENT_MS
+            turns.forget(min(from_ms, now_ms - KEPT_MS))
             try:
                 there = await self._store.count_events(from_ms, to_ms)
-                if there > sum(len(heard) for at_ms, heard in self._heard.items() if from_ms <= at_ms < to_ms):
-                    self._hear(await self._store.changed(from_ms, ORDERS_MAX))
+                if there > sum(count for at_ms, count in turns.heard.items() if from_ms <= at_ms < to_ms):
+                    for update in await self._store.changed(from_ms, ORDERS_MAX):
+                        self._tell_all(turns.hear(update))
+                        await self._let_read()
+                    self._fill_later(turns)
+                looked_ms = now_ms
             except StoreUnavailable as error:
                 structlog.get_logger().error("stream.look_failed", reason=str(error))
+
+    def _fill_later(self, turns: Turns) -> None:
+        if turns.early and (self._filling is None or self._filling.done()):
+            self._filling = asyncio.create_task(self._fill(turns))
+
+    async def _fill(self, turns: Turns) -> None:
+        """Read what is missing before the events that came early, unless it comes within a moment."""
+        while turns.early:
+            await self._clock.sleep(MOMENT_MS)
+            for order_id in list(turns.early):
+                if order_id not in turns.early:
+                    continue  # what was missing has come
+                try:
+                    self._tell_all(turns.read(order_id, replay(await self._store.history(order_id))))
+                except StoreUnavailable as error:
+                    structlog.get_logger().error("stream.look_failed", reason=str(error))
+                    await self._clock.sleep(self._poll_ms)
+                    break
+                except Exception:  # one order's fault must not cost the others their news
+                    structlog.get_logger().exception("stream.fault", order=order_id)
+                    turns.early.pop(order_id, None)
+                await self._let_read()
 
     def _wants(self, order_id: OrderId) -> bool:
         return bool(self._everything) or order_id in self._by_order
 
     def _hear(self, updates: Sequence[Update]) -> None:
         for update in updates:
-            record = update.record
-            everything = self._everything if self._everything and self._is_new(record) else ()
-            feeds = self._by_order.get(record.order_id)
-            if not feeds and not everything:
-                continue
-            try:
-                message = _message(update)
-            except Exception:  # one order's fault must not cost the others their news
-                structlog.get_logger().exception("stream.fault", order=record.order_id)
-                continue
-            account = update.order.account
-            for feed in (*(feeds or ()), *(feed for feed in everything if feed.account == account)):
-                feed.offer(message)
+            self._tell(update, self._by_order.get(update.record.order_id))
+            if self._everything:
+                self._tell_all([update] if self._turns is None else self._turns.hear(update))
+        if self._turns is not None:
+            self._fill_later(self._turns)
 
-    def _is_new(self, record: Recorded) -> bool:
-        """Note what those who follow everything have been told, and return whether it is not told again."""
-        if not self._store.is_shared:
-            return True
-        heard, key = self._heard[record.at_ms], (record.order_id, record.seq)
-        if key in heard:
-            return False
-        heard.add(key)
-        return True
+    def _tell_all(self, updates: Sequence[Update]) -> None:
+        for update in updates:
+            self._tell(update, [feed for feed in self._everything if feed.account == update.order.account])
+
+    async def _let_read(self) -> None:
+        """Give those who follow everything a moment to take what was read for them: it is more than news is."""
+        for _ in range(MOMENT_MS // PAUSE_MS):
+            if not any(feed.is_behind for feed in self._everything):
+                return
+            await self._clock.sleep(PAUSE_MS)
+
+    def _tell(self, update: Update, feeds: Collection[Feed] | None) -> None:
+        if not feeds:
+            return
+        try:
+            if self._encoded is None or self._encoded[0] is not update:
+                self._encoded = update, _message(update)
+        except Exception:  # one order's fault must not cost the others their news
+            structlog.get_logger().exception("stream.fault", order=update.record.order_id)
+            return
+        for feed in feeds:
+            feed.offer(self._encoded[1])
 
 
 def _message(update: Update) -> Message:
