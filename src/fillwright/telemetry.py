@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from typing import IO, Any, BinaryIO, TextIO, cast
 
 import orjson
 import structlog
@@ -12,6 +14,21 @@ import structlog
 from fillwright.core.lifecycle import AttemptFailed, Confirmed, Failed, RouteSelected, Update
 from fillwright.core.ports import Bus
 from fillwright.core.units import difference_bps, format_amount
+
+
+class Unfailing:
+    """A place for logs that cannot be written to at times, on a full disk, say: that must cost nobody an answer."""
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    def write(self, text: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def configure_logs(level: str, log_format: str) -> None:
@@ -27,7 +44,7 @@ def configure_logs(level: str, log_format: str) -> None:
         structlog.configure(
             processors=[*shared, _console()],
             wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+            logger_factory=structlog.PrintLoggerFactory(cast("TextIO", Unfailing(sys.stderr))),
             cache_logger_on_first_use=True,
         )
     else:
@@ -38,7 +55,7 @@ def configure_logs(level: str, log_format: str) -> None:
                 structlog.processors.JSONRenderer(serializer=orjson.dumps),
             ],
             wrapper_class=structlog.make_filtering_bound_logger(number),
-            logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+            logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", Unfailing(sys.stderr.buffer))),
             cache_logger_on_first_use=True,
         )
     # The web server has its own loggers; what matters of theirs goes the same way.
