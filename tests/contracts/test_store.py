@@ -602,3 +602,22 @@ async def test_amounts_up_to_the_chain_s_limit_survive(bench: Bench) -> None:
         stored = rebuild(await store.history(order.id))
         assert stored.terms.in_amount == largest
         assert stored.fill == replace(FILL, in_amount=largest)
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_store_that_was_closed_says_so_to_whoever_still_asks(tmp_path: Path, threaded: bool) -> None:
+    async def ask() -> None:
+        store = SqliteStore(
+            str(tmp_path / "orders.db"),
+            clock=HandClock(),
+            committed=lambda _: None,
+            capacity=1,
+            lease_ms=LEASE_MS,
+            threaded=threaded,
+        )
+        await store.close()
+        for call in (store.history(some_id()), store.find(OrderFilter()), store.counts(), accept(store)):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+    in_real_time(ask())

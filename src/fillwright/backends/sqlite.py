@@ -249,7 +249,11 @@ class _Reader:
         if self._thread is None:
             return self._work(read)
         until_s = time.monotonic() + PATIENCE_S
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._work_until, until_s, read)
+        try:
+            reading = asyncio.get_running_loop().run_in_executor(self._thread, self._work_until, until_s, read)
+        except RuntimeError as error:  # of the thread, which has ended: whoever still asks does so during a stop
+            raise StoreUnavailable("the store is closed") from error
+        return await reading
 
     async def close(self) -> None:
         if self._thread is not None:
