@@ -65,6 +65,9 @@ def _figures(report: Mapping[str, Any]) -> Iterator[str]:
         cells = [f"{campaign[name]:.1f}" if name == "drain_s" else f"{campaign[name]:,}" for name in columns]
         yield f"| {campaign['campaign']} | {campaign['store']} | {' | '.join(cells)} |"
     yield ""
+    for campaign in report["campaigns"]:
+        if not campaign["passed"]:
+            yield f"- {campaign['campaign']} on {campaign['store']} did not pass: {campaign['failures'][0]}"
     simulation, planted, mutation = (report.get(name) for name in ("simulation", "planted", "mutation"))
     if simulation:
         yield f"- Simulation: {simulation['seeds']:,} seeds, {simulation['failed']} failed."
