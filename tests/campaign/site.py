@@ -25,7 +25,7 @@ from tests.campaign.ledger import RemoteChain
 
 LEASE_MS: Final = 1_000
 ANSWER_S: Final = 10
-LOG_LINES: Final = 300
+LOG_LINES: Final = 30
 
 
 @dataclass(slots=True)
@@ -82,10 +82,11 @@ class Site:
         await asyncio.sleep(1)
 
     def show_logs(self) -> None:
-        """Print the end of what each process said."""
+        """Print every fault that the processes told of, and the end of what each said."""
         for log in sorted(self.folder.glob("*.log")):
-            for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
-                print(f"{log.stem}: {line[:500]}")
+            lines = log.read_text(errors="replace").splitlines()
+            for line in [*(line for line in lines if '"exception"' in line), *lines[-LOG_LINES:]]:
+                print(f"{log.stem}: {line[:3000]}")
 
     async def _ask(self, sqlite: str, postgres: str) -> list[Any]:
         reader: Any = self.reader
