@@ -111,8 +111,9 @@ class Gate:
             control = replay(entries[1:] if known.seq else entries, known)
         else:
             self._log.error("gate.log_changed", entries=known.seq)
-            self.known = Control()
-            control = replay(await self._store.audit_log())
+            self.known = replay(await self._store.audit_log())  # what was known holds until then: no gate stands open
+            self._stale_at = asked_at + FRESH_MS / 1000
+            return
         if control.seq < self.known.seq:  # another look, begun later, was faster
             return
         self.known, self._stale_at = control, asked_at + FRESH_MS / 1000
