@@ -59,6 +59,7 @@ class Access:
         self._store = store
         self._clock = clock
         self._settings = settings
+        self._hosts = frozenset(origin.partition("://")[2] for origin in settings.origins)
         self._local = Caller("local", LOCAL_ACCOUNT, frozenset(Scope))
         self._control = Control()
         self._by_key: dict[str, Caller] = {}
@@ -171,8 +172,7 @@ class Access:
     def _check_host(self, host: str) -> None:
         """Refuse a name that is not this machine's own: a page can make its own name mean this machine."""
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        allowed = {origin.partition("://")[2] for origin in self._settings.origins}
-        if name and name not in LOOPBACK and host not in allowed:
+        if name and name not in LOOPBACK and host not in self._hosts:
             raise Forbidden(f"without keys, this engine answers to localhost only, not to {name[:100]!r}")
 
 

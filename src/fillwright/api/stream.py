@@ -45,10 +45,6 @@ class StreamSettings:
     orders_per_socket_max: int = 1_000
 
 
-async def _always() -> None:
-    return
-
-
 @dataclass(frozen=True, slots=True)
 class Follower:
     """Whose stream it is. `recheck` raises what ends it: it is asked before anything is told or taken.
@@ -56,8 +52,8 @@ class Follower:
     `count` raises what refuses one more order.
     """
 
-    account: str = ""
-    recheck: Callable[[], Awaitable[None]] = _always
+    account: str
+    recheck: Callable[[], Awaitable[None]]
     count: Callable[[], None] = lambda: None
 
 

@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from fillwright.core.errors import StoreUnavailable
 from fillwright.core.lifecycle import Update
@@ -30,13 +29,10 @@ Outcome: TypeAlias = Any | BaseException  # what each write returned or raised; 
 
 BATCH_MAX: Final = 500  # so that a burst does not keep the event loop for long
 PATIENCE_S: Final = 5.0  # a write that has not had its turn by then is given up: whoever asked for it has gone, perhaps
-
-
 TOO_LATE: Final = "the database does not keep up; nothing was written"
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     write: Write[Any, Any]
     future: asyncio.Future[Any]
     until_s: float

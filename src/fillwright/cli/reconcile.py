@@ -14,8 +14,8 @@ from urllib.parse import quote
 import click
 
 from fillwright.app import check_chain, open_chain, open_ledger
-from fillwright.backends import open_store
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused, settings_or_fail
+from fillwright.cli.operating import open_database
 from fillwright.cli.screen import open_screen, table
 from fillwright.clock import SystemClock
 from fillwright.core.errors import ChainUnavailable, StoreUnavailable
@@ -86,15 +86,7 @@ def meaning(result: Reconciliation) -> str:
 async def _judge(settings: Settings) -> Reconciliation:
     _check_schema(settings)
     clock = SystemClock()
-    store = await open_store(
-        settings.database_url,
-        clock=clock,
-        committed=lambda _: None,
-        capacity=settings.queue_capacity,
-        lease_ms=settings.lease_ms,
-        starts_per_minute=settings.queue_rate_limit,
-    )
-    try:
+    async with open_database(settings) as store:
         ledger = open_ledger(settings, clock, read_only=True)
         try:
             chain = open_chain(settings, ledger, clock)
@@ -102,8 +94,6 @@ async def _judge(settings: Settings) -> Reconciliation:
             return await reconcile(store, chain)
         finally:
             ledger.close()
-    finally:
-        await store.close()
 
 
 def _check_database(settings: Settings) -> None:

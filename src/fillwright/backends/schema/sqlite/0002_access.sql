@@ -1,4 +1,4 @@
--- Who did what: keys, limits, mode, cancels. Only ever inserted; each row's hash covers the row before it.
+-- What operators did: keys and modes. Only ever inserted; each row's hash covers the row before it.
 CREATE TABLE audit (
     seq    INTEGER PRIMARY KEY,
     at_ms  INTEGER NOT NULL,
