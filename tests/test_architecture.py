@@ -29,7 +29,18 @@ MAY_IMPORT: Final = {
     "__init__": set[str](),
 }
 # Inside core, each file may import only those before it.
-CORE_ORDER: Final = ["errors", "units", "tokens", "routing", "order", "lifecycle", "control", "retry", "ports"]
+CORE_ORDER: Final = [
+    "errors",
+    "units",
+    "tokens",
+    "routing",
+    "order",
+    "lifecycle",
+    "limits",
+    "control",
+    "retry",
+    "ports",
+]
 
 
 def imports(path: Path) -> Iterator[str]:

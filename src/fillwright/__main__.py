@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "stats": "Count what waits, runs and is done.",
     "halt": "Stop taking and signing orders, at once and everywhere.",
     "resume": "Go on after a halt.",
+    "limits": "Show and set how far orders may go.",
     "keys": "Create, list and revoke API keys.",
     "audit": "Show or verify who did what.",
     "reconcile": "Compare every order with the chain's own record.",

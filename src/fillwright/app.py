@@ -30,17 +30,18 @@ from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
 from fillwright.core.errors import Exposed, WrongChain
-from fillwright.core.ports import Bus, Chain, Clock, Store, Venue
+from fillwright.core.ports import Bus, Chain, Clock, Prices, Store, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
+from fillwright.execution.risk import Risk
 from fillwright.execution.worker import Worker, WorkerSettings
 from fillwright.settings import Settings, without_password
 from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
-from fillwright.venues.simulated import Market, MarketSettings
+from fillwright.venues.simulated import Market, MarketSettings, SimulatedPrices
 
 BACKLOG: Final = 2048
 GC_THRESHOLD: Final = 10_000
@@ -56,6 +57,7 @@ class Parts:
     bus: Bus
     venues: Sequence[Venue]
     gate: Gate
+    risk: Risk
     intake: Intake
 
 
@@ -105,12 +107,13 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         # Engines that share a Redis must not hear each other: what joins processes is their database.
         bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
         opened.push_async_callback(bus.close)
-        venues = open_venues(settings, clock)
+        venues, prices = open_market(settings, clock)
         gate = Gate(store, clock)
         await gate.open()
         opened.push_async_callback(gate.close)
-        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate)
-        yield Parts(settings, clock, store, bus, venues, gate, intake)
+        risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
+        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate, risk)
+        yield Parts(settings, clock, store, bus, venues, gate, risk, intake)
 
 
 @contextlib.asynccontextmanager
@@ -128,6 +131,7 @@ async def open_worker(
             chain,
             clock,
             RetryPolicy(settings.attempts_max, settings.retry_delay_ms, settings.retry_delay_max_ms),
+            parts.risk,
             ExecutorSettings(
                 quote_deadline_ms=settings.quote_deadline_ms,
                 outcome_poll_ms=settings.outcome_poll_ms,
@@ -229,7 +233,7 @@ def _wrong_chain(pinned: str, found: str, ledger: Path) -> WrongChain:
     )
 
 
-def open_venues(settings: Settings, clock: Clock) -> list[Venue]:
+def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices]:
     market = Market(
         MarketSettings(
             fee_bps={"raydium": settings.sim_raydium_fee_bps, "meteora": settings.sim_meteora_fee_bps},
@@ -242,7 +246,7 @@ def open_venues(settings: Settings, clock: Clock) -> list[Venue]:
             venue_down_rate=settings.sim_venue_down_rate,
         )
     )
-    return [make(name, market, clock) for name, make in VENUES.items()]
+    return [make(name, market, clock) for name, make in VENUES.items()], SimulatedPrices(market, clock)
 
 
 def open_ledger(settings: Settings, clock: Clock, *, read_only: bool = False) -> Ledger:

@@ -25,6 +25,7 @@ from fillwright.cli import running
 from fillwright.clock import SystemClock
 from fillwright.core.errors import ChainUnavailable, TransactionReverted
 from fillwright.core.lifecycle import Accepted, Event, Update
+from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Claims, Finalized, Store
 from fillwright.core.routing import Route
@@ -75,8 +76,8 @@ class DoomedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
-        return await self._doom.around("accept", self._store.accept(order_id, event))
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+        return await self._doom.around("accept", self._store.accept(order_id, event, caps))
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         return await self._doom.around(type(event).__name__, self._store.append(order, event, lease))

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from fillwright.core.control import (
     GENESIS,
     KEY_ID_BYTES,
-    LOCAL,
     LOCAL_ACCOUNT,
     TEXT_MAX,
     Action,
@@ -36,6 +35,7 @@ from fillwright.core.control import (
 )
 from fillwright.core.errors import AuditBroken
 from fillwright.core.lifecycle import Accepted
+from fillwright.core.limits import LOCAL
 from fillwright.core.units import base58
 from tests.builders import some_terms
 

@@ -27,10 +27,11 @@ from fillwright.core.units import OrderId, Signature
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.reconcile import Reconciliation, reconcile
+from fillwright.execution.risk import Risk
 from fillwright.execution.worker import Worker, WorkerSettings
 from fillwright.settings import Settings
 from fillwright.venues import VENUES
-from fillwright.venues.simulated import Market, MarketSettings
+from fillwright.venues.simulated import Market, MarketSettings, SimulatedPrices
 from tests.builders import some_id, some_terms
 from tests.virtual import EPOCH_MS, VirtualClock, until
 
@@ -123,15 +124,17 @@ async def a_life(folder: Path, clock: VirtualClock, blows_at: int | None, **chai
     ledger = open_ledger(settings, clock)
     real_chain = open_chain(settings, ledger, clock)
     market = Market(MarketSettings(fee_bps={"raydium": 30, "meteora": 20}))
+    venues = [make(name, market, clock) for name, make in VENUES.items()]
+    gate = Gate(store, clock)
     executor = Executor(
-        [make(name, market, clock) for name, make in VENUES.items()],
+        venues,
         CrashingChain(real_chain, fuse),
         clock,
         RetryPolicy(),
+        Risk(gate, store, venues, SimulatedPrices(market, clock), clock, 2_000),
         ExecutorSettings(),
         random.Random(0).random,
     )
-    gate = Gate(store, clock)
     await gate.open()
     worker = Worker(
         CrashingStore(store, fuse),

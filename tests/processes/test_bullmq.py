@@ -325,12 +325,12 @@ class LosesAnswers(Intake):
         self._intake = intake
         self.calls = 0
 
-    async def submit(self, request: OrderRequest, account: str = "") -> tuple[Order, bool]:
+    async def submit(self, request: OrderRequest, account: str = "", key_id: str = "") -> tuple[Order, bool]:
         self.calls += 1
         if self.calls % 3 == 0:
-            return await self._intake.submit(request, account)
+            return await self._intake.submit(request, account, key_id)
         if self.calls % 3 == 2:
-            await self._intake.submit(request, account)
+            await self._intake.submit(request, account, key_id)
         raise StoreUnavailable("the database went away")
 
     async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order:

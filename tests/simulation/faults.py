@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from fillwright.backends.group_commit import Outcome, Transactions
 from fillwright.core.errors import ChainUnavailable, ExecutionError, StoreUnavailable
 from fillwright.core.lifecycle import Accepted, Event, Update
+from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Chain, Claims, Clock, Finalized, Store, Venue
 from fillwright.core.routing import Quote, QuoteRequest, Route
@@ -158,9 +159,9 @@ class FaultyStore:
     def is_shared(self) -> bool:
         return self._store.is_shared
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
         async def call() -> Order:
-            order = await self._store.accept(order_id, event)
+            order = await self._store.accept(order_id, event, caps)
             self._process.journal.note("accept", order.id)
             return order
 

@@ -11,6 +11,7 @@ from fillwright.api.feed import Message, Streams
 from fillwright.backends.group_commit import Outcome, Transactions
 from fillwright.core.errors import ChainUnavailable, ExecutionError, StoreError, TransactionExpired
 from fillwright.core.lifecycle import Accepted, AttemptFailed, Event, Failed, Update, rebuild
+from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Chain, Finalized, Listener, Store
 from fillwright.core.routing import Route
@@ -124,11 +125,11 @@ class ChecksKeysOutsideTheTransaction:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
         key = event.client_order_id
         if key is None or key not in self._known:
             await asyncio.sleep(0.01)
-            order = await self._store.accept(order_id, replace(event, client_order_id=None))
+            order = await self._store.accept(order_id, replace(event, client_order_id=None), caps)
             if key is not None:
                 self._known[key] = order.id
             return order

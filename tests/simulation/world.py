@@ -27,9 +27,10 @@ from fillwright.execution.executor import ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
 from fillwright.execution.reconcile import reconcile
+from fillwright.execution.risk import Risk
 from fillwright.execution.worker import Worker, WorkerSettings
 from fillwright.venues import VENUES
-from fillwright.venues.simulated import Market, MarketSettings
+from fillwright.venues.simulated import Market, MarketSettings, SimulatedPrices
 from tests.proof.verdict import Told, Witness, judge
 from tests.simulation.faults import (
     FaultyChain,
@@ -256,15 +257,17 @@ class World:
         nodes = self._nodes(settings)[:1] if calm else self._nodes(settings)
         chain: Any = FaultyChain(nodes, process, self._weather)
         venues = [FaultyVenue(make(venue, self._market, clock), process) for venue, make in VENUES.items()]
+        gate = Gate(store, clock)
+        risk = Risk(gate, store, venues, SimulatedPrices(self._market, clock), clock, 800)
         executor = self._planted.executor(
             venues,
             self._planted.chain(chain),
             clock,
             RetryPolicy(delay_ms=300),
+            risk,
             ExecutorSettings(quote_deadline_ms=800, outcome_poll_ms=400, resend_ms=1_500, chain_deadline_ms=4_000),
             chance.random,
         )
-        gate = Gate(store, clock)
         worker = Worker(
             store,
             executor,
@@ -273,7 +276,7 @@ class World:
             gate,
             WorkerSettings(name, concurrency=3, lease_ms=LEASE_MS, poll_ms=1_000, stop_ms=500),
         )
-        intake = Intake(store, venues, TokenRegistry(), clock, 800, gate, chance.randbytes)
+        intake = Intake(store, venues, TokenRegistry(), clock, 800, gate, risk, chance.randbytes)
         streams = self._planted.streams(store, bus, clock, backlog_max=100, poll_ms=1_000)
         return Running(process, clock, store, intake, streams, worker, process.spawn(worker.run()), gate)
 
@@ -295,7 +298,7 @@ class World:
         }
         if isinstance(self._disk, MemoryStore):
             memory = MemoryStore(**options)
-            for kept in ("_rows", "_by_client_key", "_signatures", "_pins", "_audit", "_tickets"):
+            for kept in ("_rows", "_by_client_key", "_signatures", "_pins", "_audit", "_tickets", "_usage"):
                 setattr(memory, kept, getattr(self._disk, kept))
             return memory
         sqlite = _sqlite(**options, connection=self._disk._writer)

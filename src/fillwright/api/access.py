@@ -22,6 +22,7 @@ from fillwright.core.ports import Clock, Gate, Store
 from fillwright.core.units import Millis
 
 CALLER: Final = "fillwright.caller"  # in a request's scope
+LOCAL_CALLER: Final = "local"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 CALLERS_MAX: Final = 1_024
 TICKET_BYTES: Final = 32
@@ -38,6 +39,11 @@ class Caller:
     scopes: frozenset[Scope]
     window: int = 0
     requests: int = 0
+
+    @property
+    def key_id(self) -> str:
+        """The caller's key; empty while there are none."""
+        return "" if self.name == LOCAL_CALLER else self.name
 
     def check(self, need: Scope) -> None:
         """Raise Forbidden if the caller lacks a scope."""
@@ -60,7 +66,7 @@ class Access:
         self._clock = clock
         self._settings = settings
         self._hosts = frozenset(origin.partition("://")[2] for origin in settings.origins)
-        self._local = Caller("local", LOCAL_ACCOUNT, frozenset(Scope))
+        self._local = Caller(LOCAL_CALLER, LOCAL_ACCOUNT, frozenset(Scope))
         self._control = Control()
         self._by_key: dict[str, Caller] = {}
         self._by_credentials: dict[bytes, Caller] = {}

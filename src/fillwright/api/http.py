@@ -38,6 +38,7 @@ from fillwright.core.errors import (
     UnsupportedMediaType,
 )
 from fillwright.core.lifecycle import Update, replay
+from fillwright.core.limits import EVERYBODY, NONE, day_of, whose
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Clock, Gate, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
@@ -108,6 +109,8 @@ class HttpApi:
             Route("/api/tickets", self._for(None, self.ticket), methods=["POST"]),
             Route("/api/mode", self._for(READ, self.mode), methods=["GET"]),
             Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
+            Route("/api/limits", self._for(READ, self.limits), methods=["GET"]),
+            Route("/api/limits", self._for(ADMIN, self.set_limits), methods=["PUT"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             Route("/api/stream", self.stream_page),
@@ -130,7 +133,7 @@ class HttpApi:
             with self._stream_api.place():  # before the order: what is accepted must not be answered with a refusal
                 caller = await self._access.caller(scope, TRADE)
                 order, _ = await self._submit(scope, receive, caller)
-                follower = Follower(caller.account, lambda: self._access.recheck(caller))
+                follower = Follower(caller.account, caller.key_id, lambda: self._access.recheck(caller))
                 await self._stream_api.send_events(order.id, 0, follower, scope, receive, send)
         except FillwrightError as error:
             await _problem(error)(scope, receive, send)
@@ -165,7 +168,12 @@ class HttpApi:
         if order_id is None:
             await self._stream_api.take_orders(
                 websocket,
-                Follower(caller.account, lambda: self._access.recheck(caller), lambda: self._access.count(caller)),
+                Follower(
+                    caller.account,
+                    caller.key_id,
+                    lambda: self._access.recheck(caller),
+                    lambda: self._access.count(caller),
+                ),
                 lambda order, created: self._accepted(websocket.scope, order, created),
             )
         else:
@@ -259,6 +267,32 @@ class HttpApi:
         await self._gate.change(caller_of(request).name, change)
         return reply(wire.mode_view(await self._gate.control()))
 
+    async def limits(self, request: Request) -> Response:
+        """Show a caller the limits that it is under; an operator, all that there are."""
+        caller, limits = caller_of(request), (await self._gate.control()).limits
+        own = whose(caller.account, caller.key_id)
+        is_operator = control.Scope.ADMIN in caller.scopes
+        shown = sorted({*own, *limits} if is_operator else own)
+        # What everybody has used is the business of operators.
+        told = shown if is_operator else [of for of in shown if of != EVERYBODY]
+        used = await self._store.usage(day_of(self._clock.now_ms()), told)
+        return reply(
+            {
+                "limits": [
+                    wire.limits_view(of, limits.get(of, NONE), used if of in told else None, self._tokens)
+                    for of in shown
+                ]
+            }
+        )
+
+    async def set_limits(self, request: Request) -> Response:
+        of, limits = wire.limits_change(
+            await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive),
+            self._tokens,
+        )
+        await self._gate.change(caller_of(request).name, control.limits_set(await self._gate.control(), of, limits))
+        return await self.limits(request)
+
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)
         entries = await self._store.audit_log(after)
@@ -311,7 +345,7 @@ class HttpApi:
 
     def _follower(self, connection: HTTPConnection) -> Follower:
         caller = caller_of(connection)
-        return Follower(caller.account, lambda: self._access.recheck(caller))
+        return Follower(caller.account, caller.key_id, lambda: self._access.recheck(caller))
 
     async def _updates(self, connection: HTTPConnection, order_id: str) -> list[Update]:
         """Return the order's whole log. That it is another account's is not told."""
@@ -339,7 +373,9 @@ class HttpApi:
         keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
         if len(keys) > 1:
             raise InvalidRequest("there is more than one Idempotency-Key header")
-        return await self._intake.submit(wire.order_request(body, keys[0] if keys else None), caller.account)
+        return await self._intake.submit(
+            wire.order_request(body, keys[0] if keys else None), caller.account, caller.key_id
+        )
 
     async def _json_body(self, content_type: bytes, receive: Receive) -> bytes:
         if content_type.partition(b";")[0].strip().lower() != b"application/json":

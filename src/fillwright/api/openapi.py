@@ -57,6 +57,7 @@ _BPS: Final[Json] = {"type": "integer"}
 _NUMBER: Final[Json] = {"type": "number"}
 _AMOUNT: Final[Json] = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?$", "description": "whole tokens, exact"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_AMOUNTS: Final[Json] = {"type": "object", "additionalProperties": _AMOUNT}  # by token
 _ANY: Final[Json] = {"type": "object"}
 _STATUS: Final[Json] = {"enum": list(OrderStatus)}
 _MODE: Final[Json] = {"enum": list(Mode)}
@@ -133,6 +134,16 @@ _SHAPES: Final = {
     "Ticket": _object({"ticket": _TEXT, "expiresAt": _TIME}),
     "Mode": _object({"mode": _MODE, "reason": _TEXT}),
     "ModeBody": _object({"mode": _MODE}, {"reason": {"type": "string", "maxLength": TEXT_MAX}}),
+    "Limits": _object({"limits": _list(_object({
+        "of": _TEXT, "limits": _of("LimitSet"),
+        "used": _or_null(_object({"usd": _AMOUNT, "amounts": _AMOUNTS, "openOrders": _WHOLE})),
+    }))}),
+    "LimitSet": _object({}, {
+        "orderUsd": _AMOUNT, "dayUsd": _AMOUNT, "orderAmount": _AMOUNTS, "dayAmount": _AMOUNTS,
+        "tokens": {**_list(_TEXT), "minItems": 1}, "slippage": _AMOUNT, "priceImpact": _AMOUNT,
+        "priceDeviation": _AMOUNT, "openOrders": _WHOLE,
+    }),
+    "LimitsBody": _object({"of": _TEXT, "limits": _of("LimitSet")}),
     "Entries": _object({"entries": _list(_object({
         "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
     }))}),
@@ -170,6 +181,10 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
     ("/api/mode", "GET", "Whether orders are taken and signed.", [], "", {200: ("the mode", "Mode")}, ()),
     ("/api/mode", "PUT", "Stop taking or signing orders, or go on. Needs the scope admin.", [], "ModeBody",
      {200: ("the mode, in force", "Mode")}, (400, 413, 415)),
+    ("/api/limits", "GET", "How far orders may go, and what is used of it today.", [], "",
+     {200: ("the limits", "Limits")}, ()),
+    ("/api/limits", "PUT", "Set all limits of everybody, an account or a key. Needs the scope admin.", [], "LimitsBody",
+     {200: ("all limits, in force", "Limits")}, (400, 413, 415)),
     ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], "",
      {200: ("the entries", "Entries")}, (400,)),
     ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",
@@ -185,7 +200,11 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
 )  # fmt: skip
 _FAULTS: Final = (500, 503)  # may be the answer to anything
 _GUARDED: Final = (401, 403, 429)  # and these to whatever asks for a key
-_EXAMPLES: Final = {"OrderBody": _ORDER_EXAMPLE, "ModeBody": {"mode": "reduce", "reason": "maintenance"}}
+_EXAMPLES: Final = {
+    "OrderBody": _ORDER_EXAMPLE,
+    "ModeBody": {"mode": "reduce", "reason": "maintenance"},
+    "LimitsBody": {"of": "everybody", "limits": {"orderUsd": "1000", "dayUsd": "20000", "tokens": ["SOL", "USDC"]}},
+}
 
 
 def operations() -> Iterator[tuple[str, str]]:
@@ -197,7 +216,7 @@ def operations() -> Iterator[tuple[str, str]]:
 def error_catalogue() -> list[tuple[str, int | None, bool | None, str]]:
     """Return every code with its title, its HTTP status (None: never an answer) and whether an attempt is retried."""
     catalogue = []
-    for kind in _leaves(FillwrightError):
+    for kind in dict.fromkeys(_leaves(FillwrightError)):  # what has two parents comes twice
         as_answer = issubclass(kind, Denied) or kind in wire.STATUS_CODES
         status = wire.problem(kind(""))[0] if as_answer else None
         retryable = kind.retryable if issubclass(kind, ExecutionError) else None
@@ -325,6 +344,7 @@ def _problem() -> Json:
             "error": text,
             "message": text,
             "field": text,
+            "limit": _object({"name": _TEXT, "of": _TEXT}),
         },
     }
 

@@ -47,12 +47,14 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class Follower:
-    """Whose stream it is. `recheck` raises what ends it: it is asked before anything is told or taken.
+    """Whose stream it is, and by whose key.
 
-    `count` raises what refuses one more order.
+    `recheck` raises what ends it: it is asked before anything is told or taken. `count` raises what refuses one more
+    order.
     """
 
     account: str
+    key_id: str
     recheck: Callable[[], Awaitable[None]]
     count: Callable[[], None] = lambda: None
 
@@ -118,7 +120,7 @@ class StreamApi:
             await follower.recheck()
             try:
                 follower.count()
-                order, created = await self._intake.submit(wire.order_request(text), follower.account)
+                order, created = await self._intake.submit(wire.order_request(text), follower.account, follower.key_id)
             except FillwrightError as error:
                 await websocket.send_text(wire.encode({"event": "error", **wire.problem(error)[1]}).decode())
                 return

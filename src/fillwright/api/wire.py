@@ -7,7 +7,7 @@ tokens, exact, and prices are numbers, for people. Request amounts are taken as 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
@@ -30,6 +30,7 @@ from fillwright.core.errors import (
     NotFound,
     NotReady,
     OrderNotFound,
+    OverLimit,
     PayloadTooLarge,
     QueueFull,
     StoreUnavailable,
@@ -51,9 +52,12 @@ from fillwright.core.lifecycle import (
     TransactionSigned,
     Update,
 )
+from fillwright.core.limits import Limits
+from fillwright.core.limits_document import from_document, to_document, used_document
 from fillwright.core.order import Fill, Order, Terms
 from fillwright.core.ports import OrderRequest, QueueCounts, QuotePreview
 from fillwright.core.routing import PassedOver, Quote, Route
+from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import BPS, BaseUnits, Millis, Token, difference_bps, format_amount
 
 Json = dict[str, Any]
@@ -71,6 +75,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     NotCancellable: 409,
     IdempotencyMismatch: 422,
     QueueFull: 429,
+    OverLimit: 403,
     NotReady: 503,
     NoRoute: 503,
     Unroutable: 422,
@@ -102,6 +107,12 @@ class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     reason: str = ""
 
 
+class LimitsBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    of: str
+    limits: dict[str, Any]
+
+
+_limits_decoder: Final = msgspec.json.Decoder(LimitsBody, float_hook=str)
 _mode_decoder: Final = msgspec.json.Decoder(ModeBody)
 _order_decoder: Final = msgspec.json.Decoder(OrderBody)
 _field_named: Final = re.compile(r"`\$\.(\w+)`|field `(\w+)`")
@@ -194,6 +205,8 @@ def problem(error: FillwrightError) -> tuple[int, Json]:
     }
     if isinstance(error, Denied) and error.field is not None:
         body["field"] = error.field
+    if isinstance(error, OverLimit):
+        body["limit"] = {"name": error.limit, "of": error.of}
     return status, body
 
 
@@ -442,6 +455,24 @@ def mode_change(body: bytes) -> ModeSet:
     if len(change.reason) > TEXT_MAX:
         raise InvalidRequest(f"reason has more than {TEXT_MAX} characters", field="reason")
     return mode_set(change.mode, change.reason)
+
+
+def limits_change(body: bytes, tokens: TokenRegistry) -> tuple[str, Limits]:
+    """Return whose limits a request body sets, and to what. Raise InvalidRequest."""
+    try:
+        change = _limits_decoder.decode(body.decode())
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"send whose limits they are, as `of`, and the `limits`: {error}", field="of") from error
+    return change.of, from_document(change.limits, tokens)
+
+
+def limits_view(of: str, limits: Limits, used: Mapping[tuple[str, str], int] | None, tokens: TokenRegistry) -> Json:
+    """Return somebody's limits, and what is used of them today, if that may be told."""
+    return {
+        "of": of,
+        "limits": to_document(limits, tokens),
+        "used": None if used is None else used_document(used, of, tokens),
+    }
 
 
 def mode_view(control: Control) -> Json:

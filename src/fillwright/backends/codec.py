@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from fillwright.core import lifecycle
-from fillwright.core.control import Action, Entry, KeyCreated, KeyRevoked, ModeSet
+from fillwright.core.control import Action, Entry, KeyCreated, KeyRevoked, LimitsSet, ModeSet
 from fillwright.core.lifecycle import Event, IllegalTransition, Recorded, Update, replay
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.units import Millis, OrderId
@@ -21,7 +21,9 @@ AuditRow: TypeAlias = tuple[int, Millis, str, str, str, str]  # seq, at, actor, 
 _TYPES: Final[dict[str, type[Event]]] = {event.__name__: event for event in lifecycle.STATUS_AFTER}
 _DECODERS: Final = {name: msgspec.json.Decoder(event) for name, event in _TYPES.items()}
 _ENCODER: Final = msgspec.json.Encoder()
-_ACTIONS: Final[dict[str, type[Action]]] = {action.__name__: action for action in (KeyCreated, KeyRevoked, ModeSet)}
+_ACTIONS: Final[dict[str, type[Action]]] = {
+    action.__name__: action for action in (KeyCreated, KeyRevoked, ModeSet, LimitsSet)
+}
 
 NAMES_LEADING_TO: Final[dict[OrderStatus, list[str]]] = {
     status: [event.__name__ for event, after in lifecycle.STATUS_AFTER.items() if after is status]

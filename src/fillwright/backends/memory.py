@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,6 +24,7 @@ from fillwright.core.lifecycle import (
     begin,
     replay,
 )
+from fillwright.core.limits import OPEN, Cap, counted, refusal, whose
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import (
     START_WINDOW_MS,
@@ -112,8 +114,9 @@ class MemoryStore:
         self._pins: dict[str, str] = {}
         self._audit: list[Entry] = []
         self._tickets: dict[str, tuple[str, Millis]] = {}
+        self._usage: Counter[tuple[int, str, str]] = Counter()
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
         now_ms = self._clock.now_ms()
         order = accepted(order_id, event, now_ms)
         if (known := self._by_client_key.get(order.client_key or "")) is not None:
@@ -122,11 +125,20 @@ class MemoryStore:
             raise Halted(f"an operator has stopped new orders (mode {self._mode})")
         if len(self._live()) >= self._capacity:
             raise QueueFull(f"{self._capacity} orders are open, which is as many as the engine is set to hold")
+        if caps and event.charge is not None:
+            used = await self.usage(event.charge.day, [cap.of for cap in caps])
+            if (over := refusal(caps, used, event.terms)) is not None:
+                raise over
+        self._count(order, 1)
         self._rows[order_id] = _Row(order, now_ms)
         if order.client_key is not None:
             self._by_client_key[order.client_key] = order_id
         self._committed([self._record(order, event)])
         return order
+
+    async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        used = {(each, what): amount for (at, each, what), amount in self._usage.items() if at == day and each in of}
+        return used | {(each, OPEN): sum(each in _owners(row.order) for row in self._live()) for each in of}
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         after = apply(order, event, self._clock.now_ms())
@@ -144,6 +156,8 @@ class MemoryStore:
                 raise IllegalTransition(f"{order.id}: signature {event.transaction.signature} is already in the log")
             self._signatures.add(event.transaction.signature)
         row.order = after
+        if after.status in TERMINAL and after.status is not OrderStatus.CONFIRMED:
+            self._count(after, -1)
         if after.status in TERMINAL or isinstance(event, AttemptFailed):
             row.due_at_ms, row.leased_by = after.due_at_ms, None
         self._committed([self._record(after, event)])
@@ -274,10 +288,15 @@ class MemoryStore:
         self._rows[order.id].log.append(record)
         return Update(record, order)
 
+    def _count(self, order: Order, sign: int) -> None:
+        for day, of, what, amount in counted(order):
+            self._usage[day, of, what] += sign * amount
+
     def _begin(self, row: _Row, now_ms: Millis) -> Update:
         event = begin(row.order, now_ms)
         row.order = apply(row.order, event, now_ms)
         if row.order.status in TERMINAL:
+            self._count(row.order, -1)
             row.due_at_ms, row.leased_by = None, None
         return self._record(row.order, event)
 
@@ -301,3 +320,7 @@ class MemoryStore:
         ]
         expiries = [row.order.terms.expires_at_ms for row in self._live() if row.started_at_ms is None]
         return min([*times, *(expiry for expiry in expiries if expiry is not None)], default=None)
+
+
+def _owners(order: Order) -> tuple[str, ...]:
+    return whose(order.account, order.charge.key_id if order.charge else "")

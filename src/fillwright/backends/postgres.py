@@ -9,8 +9,8 @@ wait for each other, are in `postgres_sql`; what happens when a connection break
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
@@ -34,6 +34,7 @@ from fillwright.core.control import Entry, Mode
 from fillwright.core.errors import (
     Halted,
     LeaseLost,
+    OverLimit,
     QueueFull,
     SigningHalted,
     StoreError,
@@ -54,6 +55,7 @@ from fillwright.core.lifecycle import (
     apply,
     begin,
 )
+from fillwright.core.limits import OPEN, Cap, counted, day_of, owner, refusal, whose
 from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, order_id_floor
@@ -63,6 +65,7 @@ T = TypeVar("T")
 SHARDS: Final = 32
 FLOOR_MS: Final = 1_000  # how long a look at the earliest due times holds
 PAGE: Final = 500
+USAGE_DAYS: Final = 31  # nobody asks for what was last month
 UNLIMITED: Final = 1 << 40
 EARLIER_S: Final = 1.0
 AUDIT_S: Final = 2.0
@@ -74,6 +77,7 @@ class _Accept:
     update: Update
     event: Accepted
     encoded: codec.Encoded
+    caps: Sequence[Cap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,11 @@ async def open_postgres(
         connect=lambda *_, **__: connect(url, settings),
         command_timeout=settings.timeout_ms / 1000,
     )
+    try:
+        async with readers.acquire() as connection:
+            await connection.execute(sql.FORGET_USAGE, day_of(clock.now_ms()) - USAGE_DAYS)
+    except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
+        raise explain(error) from error
     return PostgresStore(
         url,
         readers,
@@ -157,11 +166,14 @@ class PostgresStore:
         self._lookups = Lane([Link(url, settings)], self._read_logs, id, settings.patience_ms)
         self._floors: tuple[Millis, Millis, Millis] | None = None
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
         now_ms = self._clock.now_ms()
         order = accepted(order_id, event, now_ms)
         update = Update(Recorded(order_id, 1, now_ms, event), order)
-        return await self._accepts.run(_Accept(update, event, codec.encode(event)))
+        return await self._accepts.run(_Accept(update, event, codec.encode(event), caps))
+
+    async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        return await self._read(lambda connection: _usage(connection, day, of, of))
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         now_ms = self._clock.now_ms()
@@ -299,8 +311,55 @@ class PostgresStore:
     async def _write_orders(
         self, connection: Connection, items: Sequence[_Accept], perhaps_done: bool
     ) -> list[Order | Exception]:
+        over: dict[OrderId, OverLimit] = {}
+        if any(item.caps for item in items):
+            async with connection.transaction():
+                await connection.execute(sql.LOCK_CAPS)
+                over = await self._over_caps(connection, items)
+                within = [item for item in items if item.update.order.id not in over]
+                answers, new = await self._insert_orders(connection, within, perhaps_done)
+        else:
+            answers, new = await self._insert_orders(connection, items, perhaps_done)
+        self._committed(new)
+        if not over:
+            return answers
+        remaining = iter(answers)
+        return [over.get(item.update.order.id) or next(remaining) for item in items]
+
+    async def _over_caps(self, connection: Connection, items: Sequence[_Accept]) -> dict[OrderId, OverLimit]:
+        """Return which orders would exceed a cap, and why. One that is known already is none that would be added."""
+        orders = [item.update.order for item in items]
+        keys = [order.client_key for order in orders if order.client_key is not None]
+        rows = await connection.fetch(sql.KNOWN, [order.id for order in orders], keys)
+        known = {text for row in rows for text in row if text is not None}
+        used: dict[int, Counter[tuple[str, str]]] = {}
+        for day in {order.charge.day for order in orders if order.charge is not None}:
+            caps = [cap for item in items for cap in item.caps]
+            opens = {cap.of for cap in caps if cap.what == OPEN}
+            used[day] = Counter(await _usage(connection, day, {cap.of for cap in caps}, opens))
+        over: dict[OrderId, OverLimit] = {}
+        for order, item in zip(orders, items, strict=True):
+            if order.id in known or order.client_key in known or order.charge is None:
+                continue
+            if (error := refusal(item.caps, used[order.charge.day], order.terms)) is not None:
+                over[order.id] = error
+                continue
+            if order.client_key is not None:
+                known.add(order.client_key)
+            for day, of, what, amount in counted(order):
+                used[day][of, what] += amount
+            for of in whose(order.account, order.charge.key_id):
+                for counts in used.values():
+                    counts[of, OPEN] += 1
+        return over
+
+    async def _insert_orders(
+        self, connection: Connection, items: Sequence[_Accept], perhaps_done: bool
+    ) -> tuple[list[Order | Exception], list[Update]]:
+        """Return what became of each order, and the news of those that are new."""
         orders = [item.update.order for item in items]
         keys = [order.client_key for order in orders]
+        charged = [(order.id, *each) for order in orders for each in counted(order)]
         rows = await connection.fetch(
             sql.ACCEPT_UNLESS_KNOWN if perhaps_done or any(key is not None for key in keys) else sql.ACCEPT,
             [order.id for order in orders],
@@ -315,6 +374,8 @@ class PostgresStore:
             UNLIMITED if perhaps_done else self._capacity,
             _shard(connection),
             [order.account for order in orders],
+            [order.charge.key_id if order.charge is not None else "" for order in orders],
+            *_columns(charged),
         )
         new = {row[0] for row in rows}
         before: dict[str, Order | None] = {}
@@ -325,10 +386,10 @@ class PostgresStore:
                 new |= {row["id"] for row in known}  # ids are drawn anew for every order, so these are ours
             found = {order.id: order for order in await self._orders(connection, [row["id"] for row in known])}
             before = {row["client_order_id"]: found.get(row["id"]) for row in known}
-        self._committed([item.update for item in items if item.update.order.id in new])
         unknown = [order for order in orders if order.id not in new and order.client_key not in before]
         mode = str(await connection.fetchval(sql.MODE)) if unknown else Mode.ACTIVE
-        return [order if order.id in new else self._not_new(order, before, mode) for order in orders]
+        answers = [order if order.id in new else self._not_new(order, before, mode) for order in orders]
+        return answers, [item.update for item in items if item.update.order.id in new]
 
     def _not_new(self, order: Order, before: dict[str, Order | None], mode: str) -> Order | Exception:
         if order.client_key in before:
@@ -363,6 +424,14 @@ class PostgresStore:
                 if settles or item.lease is None
             ],
             _shard(connection),
+            *_columns(
+                [
+                    (order.id, *each)
+                    for order in orders
+                    if order.status in TERMINAL and order.status is not OrderStatus.CONFIRMED
+                    for each in counted(order)
+                ]
+            ),
         )
         try:
             rows = await connection.fetch(sql.APPEND_UNLESS_THERE if perhaps_done else sql.APPEND, *columns)
@@ -580,6 +649,33 @@ def _search(criteria: OrderFilter) -> tuple[str, list[Any]]:
     key = "s.order_id" if source.startswith("outcomes") else "o.id"  # the index that the rows come in order from
     query = f"SELECT o.id FROM {source} WHERE {where} ORDER BY {key} DESC LIMIT {value(criteria.limit)}"  # noqa: S608 (constants)
     return query, values
+
+
+async def _usage(
+    connection: Connection, day: int, of: Collection[str], opens: Collection[str]
+) -> dict[tuple[str, str], int]:
+    """Return what the orders of a day count for, and how many are open of those in `opens`."""
+    rows = await connection.fetch(sql.USAGE, day, list(of))
+    used = {(row["whose"], row["what"]): int(row["amount"]) for row in rows}
+    for each in opens:
+        account, key_id = owner(each)
+        if key_id is not None:
+            used[each, OPEN] = await connection.fetchval(sql.OPEN_ORDERS_OF_KEY, key_id)
+        elif account:
+            used[each, OPEN] = await connection.fetchval(sql.OPEN_ORDERS_OF_ACCOUNT, account)
+        else:
+            used[each, OPEN] = await connection.fetchval(
+                sql.OPEN_ORDERS if account is None else sql.OPEN_ORDERS_OF_NO_ACCOUNT
+            )
+    return used
+
+
+def _columns(charged: Sequence[tuple[OrderId, int, str, str, int]]) -> tuple[list[Any], ...]:
+    """Return what orders count for as columns. Amounts are text: a sum may be larger than any integer there."""
+    if not charged:
+        return [], [], [], [], []
+    ids, days, of, what, amounts = zip(*charged, strict=True)
+    return list(ids), list(days), list(of), list(what), [str(amount) for amount in amounts]
 
 
 def _signature(record: Recorded) -> str | None:

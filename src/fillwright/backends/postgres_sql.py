@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Final
 
 # $1 ids, $2 client order ids with their accounts, $3 $4 mints, $5 expiries, $6 times, $7 event types, $8 event data,
-# $9 capacity, $10 shard, $11 accounts
+# $9 capacity, $10 shard, $11 accounts, $12 keys; $13 orders, $14 days, $15 whose, $16 what of and $17 how much they
+# count for
 ACCEPT: Final = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
-        $8::text[], $11::text[])
-        AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account)
+        $8::text[], $11::text[], $12::text[])
+        AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account, key_id)
 ), room AS (
     SELECT CASE WHEN current_mode() = 'active' THEN $9::bigint ELSE 0 END
         - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
@@ -28,11 +29,17 @@ WITH given AS MATERIALIZED (
     INSERT INTO events (order_id, seq, at_ms, type, data)
     SELECT id, 1, at_ms, type, data FROM given JOIN new_orders USING (id)
 ), queued AS (
-    INSERT INTO queue (order_id, due_at_ms, expires_at_ms)
-    SELECT id, at_ms, expires_at_ms FROM given JOIN new_orders USING (id)
+    INSERT INTO queue (order_id, due_at_ms, expires_at_ms, account, key_id)
+    SELECT id, at_ms, expires_at_ms, account, key_id FROM given JOIN new_orders USING (id)
 ), counted AS (
     INSERT INTO tally (status, shard, orders) SELECT 'accepted', $10::int, count(*) FROM new_orders HAVING count(*) > 0
     ON CONFLICT (status, shard) DO UPDATE SET orders = tally.orders + excluded.orders
+), used AS (
+    INSERT INTO usage (day, whose, what, shard, amount)
+    SELECT u.day, u.whose, u.what, $10::int, sum(u.amount::numeric)
+    FROM unnest($13::text[], $14::int[], $15::text[], $16::text[], $17::text[]) AS u (id, day, whose, what, amount)
+    JOIN new_orders USING (id) GROUP BY u.day, u.whose, u.what ORDER BY u.day, u.whose, u.what
+    ON CONFLICT (day, whose, what, shard) DO UPDATE SET amount = usage.amount + excluded.amount
 )
 SELECT id FROM new_orders
 """
@@ -51,7 +58,8 @@ ACCEPT_UNLESS_KNOWN: Final = ACCEPT.replace("RETURNING id", "ON CONFLICT DO NOTH
 KNOWN: Final = "SELECT id, client_order_id FROM orders WHERE id = ANY($1::text[]) OR client_order_id = ANY($2::text[])"
 
 # $1 order ids, $2 seqs, $3 times, $4 types, $5 data, $6 signatures, $7 leases, $8 outcomes, $9 due times,
-# $10 the orders whose row in `queue` changes, $11 shard
+# $10 the orders whose row in `queue` changes, $11 shard; $12 orders, $13 days, $14 whose, $15 what of and $16 how much
+# they count for no more
 APPEND: Final = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::int[], $8::text[],
@@ -80,12 +88,36 @@ WITH given AS MATERIALIZED (
     INSERT INTO tally (status, shard, orders)
     SELECT outcome, $11::int, count(*) FROM settled WHERE outcome IS NOT NULL GROUP BY outcome ORDER BY outcome
     ON CONFLICT (status, shard) DO UPDATE SET orders = tally.orders + excluded.orders
+), given_back AS (
+    INSERT INTO usage (day, whose, what, shard, amount)
+    SELECT u.day, u.whose, u.what, $11::int, -sum(u.amount::numeric)
+    FROM unnest($12::text[], $13::int[], $14::text[], $15::text[], $16::text[])
+        AS u (order_id, day, whose, what, amount)
+    JOIN settled USING (order_id) GROUP BY u.day, u.whose, u.what ORDER BY u.day, u.whose, u.what
+    ON CONFLICT (day, whose, what, shard) DO UPDATE SET amount = usage.amount + excluded.amount
 )
 SELECT order_id FROM appended
 """
 
 # The same where an event may be there already: another writer was faster, or an earlier try may have been carried out.
 APPEND_UNLESS_THERE: Final = APPEND.replace("RETURNING order_id", "ON CONFLICT DO NOTHING RETURNING order_id")
+
+# One batch with caps at a time looks at them, and what it sees is what the one before it has committed.
+LOCK_CAPS: Final = "SELECT pg_advisory_xact_lock(hashtext('fillwright.caps'))"
+
+# $1 day, $2 whose
+USAGE: Final = (
+    "SELECT whose, what, sum(amount) AS amount FROM usage WHERE day = $1 AND whose = ANY($2::text[])"
+    " GROUP BY whose, what"
+)
+# What is looked for is never empty where an index says so, which the planner must see.
+OPEN_ORDERS: Final = "SELECT count(*) FROM queue"
+OPEN_ORDERS_OF_ACCOUNT: Final = "SELECT count(*) FROM queue WHERE account = $1 AND account <> ''"
+OPEN_ORDERS_OF_NO_ACCOUNT: Final = "SELECT count(*) FROM queue WHERE account = ''"
+OPEN_ORDERS_OF_KEY: Final = "SELECT count(*) FROM queue WHERE key_id = $1 AND key_id <> ''"
+
+# $1 the first day that anybody may still ask for
+FORGET_USAGE: Final = "DELETE FROM usage WHERE day < $1"
 
 # What is in the way of events that were not appended. $1 order ids, $2 seqs, $3 signatures
 OBSTACLES: Final = """

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -22,7 +22,7 @@ from fillwright.backends.group_commit import PATIENCE_S, GroupCommit, Write
 from fillwright.backends.schema import read_scripts
 from fillwright.backends.sqlite_session import Accept, Append, Session
 from fillwright.core.control import Entry
-from fillwright.core.errors import Halted, QueueFull, StoreError, StoreUnavailable
+from fillwright.core.errors import Denied, StoreError, StoreUnavailable
 from fillwright.core.lifecycle import (
     TERMINAL,
     Accepted,
@@ -33,6 +33,7 @@ from fillwright.core.lifecycle import (
     apply,
     rebuild,
 )
+from fillwright.core.limits import Cap
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId
@@ -77,8 +78,11 @@ class SqliteStore:
         # What may take long has a connection of its own: one look at many orders must not keep all others waiting.
         self._searches = _Reader(_connect(path) if threaded else self._writer, threaded=threaded)
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
-        return await self._group.run(Accept(order_id, event, codec.encode(event), self._clock, self._capacity))
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+        return await self._group.run(Accept(order_id, event, codec.encode(event), self._clock, self._capacity, caps))
+
+    async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        return await self._read(lambda session: session.usage(day, of))
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         now_ms = self._clock.now_ms()
@@ -212,12 +216,13 @@ class _Transactions:
             for write in writes:
                 try:
                     outcomes.append(write(session))
-                except (StoreError, QueueFull, Halted, IllegalTransition) as error:
+                except (StoreError, Denied, IllegalTransition) as error:
                     if not isinstance(write, Accept | Append):  # those two refuse before they change anything
                         raise
                     outcomes.append(error)
             session.flush()
             session.write_tally()
+            session.write_usage()
         return outcomes, session.updates
 
     def commit(self) -> None:

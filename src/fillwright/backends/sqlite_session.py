@@ -30,11 +30,13 @@ from fillwright.core.lifecycle import (
     begin,
     rebuild,
 )
+from fillwright.core.limits import OPEN, Cap, counted, owner, refusal
 from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 EXPIRED_PER_CLAIM: Final = 100
+USAGE_DAYS: Final = 31
 
 _MODE: Final = "SELECT json_extract(data, '$.mode') FROM audit WHERE type = 'ModeSet' ORDER BY seq DESC LIMIT 1"
 
@@ -48,6 +50,7 @@ class Accept:
     encoded: codec.Encoded
     clock: Clock
     capacity: int
+    caps: Sequence[Cap] = ()
 
     def __call__(self, session: Session) -> Order:
         now_ms = self.clock.now_ms()
@@ -62,6 +65,10 @@ class Accept:
             raise Halted(f"an operator has stopped new orders (mode {session.mode})")
         if session.open_orders() >= self.capacity:
             raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
+        if self.caps and order.charge is not None:
+            used = session.used(order.charge.day, self.caps)
+            if (over := refusal(self.caps, used, order.terms)) is not None:
+                raise over
         session.add_order(order)
         session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order), self.encoded)
         return order
@@ -104,6 +111,9 @@ class Session:
         self.signatures: set[Signature] = set()
         self.mode = Mode.ACTIVE
         self._tally: Counter[str] = Counter()
+        self._used: dict[tuple[int, str, str], int] = {}  # before this transaction, as far as caps ask for it
+        self._usage: Counter[tuple[int, str, str]] = Counter()  # what this transaction adds to it
+        self._open_of: Counter[tuple[str, str]] = Counter()  # account and key of the orders it adds and ends
         self._open: int | None = None
         self._new_orders: list[tuple[Any, ...]] = []
         self._new_events: list[tuple[Any, ...]] = []
@@ -128,6 +138,9 @@ class Session:
                 (_json(keys),),
             )
             self.by_client_key = dict(rows.fetchall())
+        for write in writes:
+            if isinstance(write, Accept) and write.caps and write.event.charge is not None:
+                self._look_up_usage(write.event.charge.day, write.caps)
         events = (update.record.event for update in appends)
         if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
             rows = self.connection.execute(
@@ -137,9 +150,13 @@ class Session:
 
     def add_order(self, order: Order) -> None:
         terms, key = order.terms, order.client_key
+        key_id = order.charge.key_id if order.charge is not None else ""
         mints = (terms.token_in.mint, terms.token_out.mint)
-        self._new_orders.append((order.id, key, order.account, *mints, terms.expires_at_ms, order.due_at_ms))
+        self._new_orders.append((order.id, key, order.account, *mints, terms.expires_at_ms, order.due_at_ms, key_id))
         self._tally["accepted"] += 1
+        self._open_of[order.account, key_id] += 1
+        for day, of, what, amount in counted(order):
+            self._usage[day, of, what] += amount
         if key is not None:
             self.by_client_key[key] = order.id
 
@@ -168,15 +185,19 @@ class Session:
         self._settled.append((order.id, order.status if over else None, order.due_at_ms))
         if over:
             self._tally[order.status] += 1
+            self._open_of[order.account, order.charge.key_id if order.charge is not None else ""] -= 1
+            if order.status is not OrderStatus.CONFIRMED:
+                for day, of, what, amount in counted(order):
+                    self._usage[day, of, what] -= amount
 
     def flush(self) -> None:
         """Write what has gathered."""
         if self._new_orders:
             self.connection.execute(
-                "INSERT INTO orders (id, client_order_id, account, mint_in, mint_out, expires_at_ms, due_at_ms)"
+                "INSERT INTO orders (id, client_order_id, account, mint_in, mint_out, expires_at_ms, due_at_ms, key_id)"
                 " SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),"
                 " json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),"
-                " json_extract(value, '$[6]')"
+                " json_extract(value, '$[6]'), json_extract(value, '$[7]')"
                 " FROM json_each(?)",
                 (_json(self._new_orders),),
             )
@@ -282,6 +303,76 @@ class Session:
                 " ON CONFLICT (status) DO UPDATE SET orders = orders + excluded.orders",
                 (_json(list(self._tally.items())),),
             )
+
+    def used(self, day: int, caps: Sequence[Cap]) -> dict[tuple[str, str], int]:
+        """Return what caps ask for that were looked up, what this transaction adds included."""
+        used = {}
+        for cap in caps:
+            added = self._opened(cap.of) if cap.what == OPEN else self._usage[day, cap.of, cap.what]
+            used[cap.of, cap.what] = self._used[day, cap.of, cap.what] + added
+        return used
+
+    def usage(self, day: int, of: Sequence[str]) -> dict[tuple[str, str], int]:
+        rows = self.connection.execute(
+            "SELECT whose, what, amount FROM usage WHERE day = ? AND whose IN (SELECT value FROM json_each(?))",
+            (day, _json(of)),
+        )
+        used = {(each, what): int(amount) for each, what, amount in rows}
+        return used | {(each, OPEN): self._open_orders_of(each) for each in of}
+
+    def _look_up_usage(self, day: int, caps: Sequence[Cap]) -> None:
+        for cap in caps:
+            key = day, cap.of, cap.what
+            if key not in self._used:
+                self._used[key] = (
+                    self._open_orders_of(cap.of)
+                    if cap.what == OPEN
+                    else int(
+                        self._value("SELECT amount FROM usage WHERE day = ? AND whose = ? AND what = ?", *key) or 0
+                    )
+                )
+
+    def _open_orders_of(self, of: str) -> int:
+        account, key_id = owner(of)
+        # What is looked for is never empty where an index says so, which SQLite must be told.
+        if key_id is not None:
+            condition, values = "key_id = ? AND key_id <> '' AND", [key_id]
+        elif account:
+            condition, values = "account = ? AND account <> '' AND", [account]
+        elif account is not None:
+            condition, values = "account = '' AND", []
+        else:
+            condition, values = "", []
+        return int(self._value(f"SELECT count(*) FROM orders WHERE {condition} outcome IS NULL", *values))  # noqa: S608 (constants)
+
+    def _opened(self, of: str) -> int:
+        """Return how many orders of somebody this transaction has added, less those that it has ended."""
+        account, key_id = owner(of)
+        return sum(
+            orders
+            for (its_account, its_key), orders in self._open_of.items()
+            if account in (None, its_account) and key_id in (None, its_key)
+        )
+
+    def write_usage(self) -> None:
+        """Write what this transaction adds to what orders count for."""
+        if not self._usage:
+            return
+        added = _json([[*key, str(amount)] for key, amount in self._usage.items()])
+        rows = self.connection.execute(
+            "SELECT day, whose, what, amount FROM usage WHERE (day, whose, what) IN (SELECT"
+            " json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') FROM json_each(?))",
+            (added,),
+        )
+        before = {(day, of, what): int(amount) for day, of, what, amount in rows}
+        after = [[*key, str(before.get(key, 0) + amount)] for key, amount in self._usage.items()]
+        self.connection.execute(
+            "INSERT OR REPLACE INTO usage (day, whose, what, amount) SELECT json_extract(value, '$[0]'),"
+            " json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?)",
+            (_json(after),),
+        )
+        if len(before) < len(after):  # a new day, perhaps: nobody asks for what was last month
+            self.connection.execute("DELETE FROM usage WHERE day < ?", (max(self._usage)[0] - USAGE_DAYS,))
 
     def counts(self, now_ms: Millis, *, limited: bool) -> QueueCounts:
         fresh = int(self._value("SELECT count(*) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL"))

@@ -18,7 +18,7 @@ from fillwright.core.control import Entry
 
 @click.group(epilog=EXIT_CODES)
 def command() -> None:
-    """Show or verify who did what: keys, modes, cancels."""
+    """Show or verify who did what: keys, limits, modes."""
 
 
 @command.command("list", epilog=EXIT_CODES)
@@ -26,7 +26,7 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
 def list_(after: int, as_json: bool) -> None:
     """Show the audit log, oldest first."""
-    entries = operate(lambda gate: gate.entries(after), in_any_state=True)
+    entries = operate(lambda gate, _: gate.entries(after), in_any_state=True)
     if as_json:
         for entry in entries:
             click.echo(json.dumps(_view(entry), separators=(",", ":")))
@@ -46,7 +46,7 @@ def verify(head: str) -> None:
     Prints the last entry's hash. Keep it elsewhere and pass it as --head later: without it, an end that was cut off
     cannot be told from a log that was never longer.
     """
-    click.echo(operate(lambda gate: gate.verify(head)))
+    click.echo(operate(lambda gate, _: gate.verify(head)))
 
 
 def _view(entry: Entry) -> dict[str, Any]:

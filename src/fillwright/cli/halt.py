@@ -7,6 +7,7 @@ import click
 from fillwright.cli.exits import EXIT_CODES, Refused
 from fillwright.cli.operating import operate, operator, where
 from fillwright.core.control import Mode, mode_set
+from fillwright.core.ports import Store
 from fillwright.execution.gate import Gate
 
 
@@ -20,7 +21,7 @@ def command(reduce: bool, reason: str) -> None:
     database that DATABASE_URL names, whether or not an engine can be reached.
     """
 
-    async def work(gate: Gate) -> None:
+    async def work(gate: Gate, _: Store) -> None:
         if reduce and gate.known.mode is Mode.HALTED:
             raise Refused(
                 "the engine is halted, which stops more; resume first if open orders may be finished", "halted"

@@ -11,7 +11,9 @@ import click
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
 from fillwright.cli.operating import operate, operator, where
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import KEY_ID_BYTES, LOCAL, Key, KeyRevoked, Scope, new_key
+from fillwright.core.control import KEY_ID_BYTES, Key, KeyRevoked, Scope, new_key
+from fillwright.core.limits import LOCAL
+from fillwright.core.ports import Store
 from fillwright.execution.gate import Gate
 
 NAMES = ", ".join(Scope)
@@ -42,7 +44,7 @@ def create(name: str, account: str, scopes: str, as_json: bool) -> None:
         raise Misused(f"there is no scope {unknown[0]!r}; there are {NAMES}", "invalid_scope")
     created, text = new_key(account, name, frozenset(map(Scope, chosen)), os.urandom(KEY_ID_BYTES + 32))
 
-    async def work(gate: Gate) -> bool:
+    async def work(gate: Gate, _: Store) -> bool:
         is_first = not gate.known.keys
         await gate.change(operator(), created)
         return is_first
@@ -71,7 +73,7 @@ def create(name: str, account: str, scopes: str, as_json: bool) -> None:
 def list_(as_json: bool) -> None:
     """Show the keys; not their secrets, which nobody has but their holders."""
 
-    async def keys(gate: Gate) -> list[Key]:
+    async def keys(gate: Gate, _: Store) -> list[Key]:
         return list(gate.known.keys.values())
 
     grid = table("Key", "Name", "Account", "Scopes", "Created", "Revoked")
@@ -92,7 +94,7 @@ def revoke(key_id: str) -> None:
     """Let a key open nothing any more, in every process within a second. Give its id, or the key itself."""
     key_id = key_id.split("_")[1] if key_id.count("_") == 2 else key_id
 
-    async def work(gate: Gate) -> None:
+    async def work(gate: Gate, _: Store) -> None:
         if key_id not in gate.known.keys:
             raise Refused("there is no such key; see fillwright keys list", "key_not_found")
         await gate.change(operator(), KeyRevoked(key_id))

@@ -13,7 +13,7 @@ from typing import TypeVar
 from fillwright.backends import open_store
 from fillwright.cli.exits import Misused, Refused, settings_or_fail
 from fillwright.clock import SystemClock
-from fillwright.core.errors import AuditBroken, StoreUnavailable
+from fillwright.core.errors import AuditBroken, StoreError
 from fillwright.core.ports import Store
 from fillwright.execution.gate import Gate
 from fillwright.settings import Settings, sqlite_path, without_password
@@ -21,8 +21,8 @@ from fillwright.settings import Settings, sqlite_path, without_password
 T = TypeVar("T")
 
 
-def operate(work: Callable[[Gate], Awaitable[T]], *, may_create: bool = False, in_any_state: bool = False) -> T:
-    """Return what `work` makes of the gate of the database that is set. Raise Refused if it cannot be had.
+def operate(work: Callable[[Gate, Store], Awaitable[T]], *, may_create: bool = False, in_any_state: bool = False) -> T:
+    """Return what `work` makes of the database that is set, and of its gate. Raise Refused if it cannot be had.
 
     A database that is not there is made only if it `may_create` one: a halt of an empty one would halt nothing. Work
     that must be possible `in_any_state` of the audit log begins at its last entry, where it cannot be read as a whole.
@@ -37,7 +37,7 @@ def operate(work: Callable[[Gate], Awaitable[T]], *, may_create: bool = False, i
                 if not in_any_state:
                     raise
                 await gate.begin_at_the_end()
-            return await work(gate)
+            return await work(gate, store)
 
     settings = settings_or_fail(os.environ)
     if settings.database_url.startswith("memory://"):
@@ -50,7 +50,7 @@ def operate(work: Callable[[Gate], Awaitable[T]], *, may_create: bool = False, i
             )
     try:
         return asyncio.run(run(settings))
-    except (AuditBroken, StoreUnavailable) as error:
+    except StoreError as error:
         raise Refused(str(error), error.code) from error
 
 

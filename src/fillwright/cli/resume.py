@@ -13,5 +13,5 @@ from fillwright.core.control import Mode, mode_set
 @click.option("--reason", default="", help="Kept in the audit log.")
 def command(reason: str) -> None:
     """Go on after `fillwright halt`: orders are taken and signed again."""
-    operate(lambda gate: gate.change(operator(), mode_set(Mode.ACTIVE, reason)))
+    operate(lambda gate, _: gate.change(operator(), mode_set(Mode.ACTIVE, reason)))
     click.echo(f"Active: orders are taken and signed again. ({where()})")

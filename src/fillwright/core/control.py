@@ -18,7 +18,8 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.errors import AuditBroken
+from fillwright.core.errors import AuditBroken, InvalidRequest
+from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, owner
 from fillwright.core.units import Millis, base58
 
 LOCAL_ACCOUNT: Final = ""
@@ -27,7 +28,6 @@ LOCAL_ACCOUNT: Final = ""
 GENESIS: Final = "0" * 64
 KEY_ID_BYTES: Final = 8
 TEXT_MAX: Final = 500
-LOCAL: Final = "local"  # what the local account is called where a name is asked for
 
 
 class Scope(StrEnum):
@@ -66,7 +66,15 @@ class ModeSet:
     reason: str
 
 
-Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet
+@dataclass(frozen=True, slots=True)
+class LimitsSet:
+    """From now on these are all the limits `of` everybody, an account or a key (see `limits.whose`)."""
+
+    of: str
+    limits: Limits
+
+
+Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet | LimitsSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +105,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What is in force after the first `seq` entries."""
+    """What is in force after the first `seq` entries. `limits_seq` is the last that changed a limit."""
 
     seq: int = 0
     head: str = GENESIS
     mode: Mode = Mode.ACTIVE
     mode_reason: str = ""
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
+    limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
+    limits_seq: int = 0
 
     @property
     def demands_keys(self) -> bool:
@@ -146,6 +156,21 @@ def mode_set(mode: Mode, reason: str) -> ModeSet:
     return ModeSet(mode, plain(reason))
 
 
+def limits_set(control: Control, of: str, limits: Limits) -> LimitsSet:
+    """Return the change. Raise InvalidRequest if there is nobody whose limits these would be."""
+    account, key_id = owner(of)
+    if of == EVERYBODY or (key_id is not None and key_id in control.keys):
+        return LimitsSet(of, limits)
+    accounts = {LOCAL_ACCOUNT, *(key.account for key in control.keys.values())}
+    if account is not None and account in accounts:
+        return LimitsSet(of_account(account), limits)
+    raise InvalidRequest(
+        f"there is no {of[:100]!r}: write {EVERYBODY!r}, 'account' and the name of one that has a key, or 'key' and a"
+        " key's id",
+        field="of",
+    )
+
+
 def plain(text: str) -> str:
     """Return text without what cannot be shown or kept, cut to `TEXT_MAX` characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:TEXT_MAX])
@@ -176,6 +201,10 @@ def apply(control: Control, entry: Entry) -> Control:
             return replace(after, keys=MappingProxyType({**control.keys, key_id: revoked}))
         case ModeSet(mode, reason):
             return replace(after, mode=mode, mode_reason=reason)
+        case LimitsSet(of, limits):
+            others = {each: kept for each, kept in control.limits.items() if each != of}
+            now = others if limits == NONE else {**others, of: limits}
+            return replace(after, limits=MappingProxyType(now), limits_seq=entry.seq)
 
 
 def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:

@@ -18,6 +18,16 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
+│   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
+│   │   │                      before it is signed, so each of these is an ExecutionError, too
+│   │   ├── AmountTooLarge
+│   │   ├── DailyLimitReached
+│   │   ├── TooManyOpenOrders
+│   │   ├── TokenNotAllowed
+│   │   ├── SlippageTooHigh
+│   │   ├── PriceImpactTooHigh *
+│   │   ├── PriceDeviationTooHigh *
+│   │   └── PriceUnknown       *
 │   └── NotReady
 │       └── Halted             an operator has stopped the engine from taking orders
 ├── ExecutionError             why an attempt ended; `retryable` says whether another one makes sense
@@ -178,6 +188,60 @@ class ExecutionError(FillwrightError):
     """Why an attempt ended. Raised only where it is proven that the attempt has no effect and never will have."""
 
     retryable: ClassVar[bool]
+
+
+class OverLimit(Denied, ExecutionError):
+    """`limit` is which one hit, and `of` whose it is."""
+
+    retryable = False
+
+    def __init__(self, message: str, *, limit: str = "", of: str = "", field: str | None = None) -> None:
+        super().__init__(message, field=field)
+        self.limit = limit
+        self.of = of
+
+
+class AmountTooLarge(OverLimit):
+    code = "amount_too_large"
+    title = "The order is larger than allowed"
+
+
+class DailyLimitReached(OverLimit):
+    code = "daily_limit_reached"
+    title = "The day's limit would be exceeded"
+
+
+class TooManyOpenOrders(OverLimit):
+    code = "too_many_open_orders"
+    title = "As many orders are open as allowed"
+
+
+class TokenNotAllowed(OverLimit):
+    code = "token_not_allowed"
+    title = "The token may not be traded"
+
+
+class SlippageTooHigh(OverLimit):
+    code = "slippage_too_high"
+    title = "The slippage is higher than allowed"
+
+
+class PriceImpactTooHigh(OverLimit):
+    code = "price_impact_too_high"
+    title = "The order would move the price further than allowed"
+    retryable = True
+
+
+class PriceDeviationTooHigh(OverLimit):
+    code = "price_deviation_too_high"
+    title = "The price is too far from the reference price"
+    retryable = True
+
+
+class PriceUnknown(OverLimit):
+    code = "price_unknown"
+    title = "There is no reference price"
+    retryable = True
 
 
 class VenueUnavailable(ExecutionError):

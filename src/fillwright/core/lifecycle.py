@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from fillwright.core.errors import Failure
-from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction, Terms
+from fillwright.core.order import Charge, Fill, Order, OrderStatus, SignedTransaction, Terms
 from fillwright.core.routing import Route
 from fillwright.core.units import BaseUnits, Millis, OrderId
 
@@ -27,6 +27,7 @@ class Accepted:
     terms: Terms
     client_order_id: str | None = None
     account: str = ""
+    charge: Charge | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def accepted(order_id: OrderId, event: Accepted, at_ms: Millis) -> Order:
         at_ms,
         due_at_ms=at_ms,
         account=event.account,
+        charge=event.charge,
     )
 
 
@@ -217,6 +219,7 @@ def apply(order: Order, event: Event, at_ms: Millis) -> Order:
         fill,
         failure,
         order.account,
+        order.charge,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from fillwright.core.errors import Failure, SameToken, UnknownOrderKind
 from fillwright.core.routing import Route
-from fillwright.core.units import BaseUnits, Bps, Millis, OrderId, Signature, Token
+from fillwright.core.units import BaseUnits, Bps, MicroUsd, Millis, OrderId, Signature, Token
 
 
 class OrderStatus(StrEnum):
@@ -81,6 +81,20 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
+class Charge:
+    """What an order counts for in the limits, from when it is accepted until it ends without a fill.
+
+    `day` is that of the acceptance; `usd` what was to be sold was worth then, None if nobody knew. `key_id` is the key
+    that brought it. `control_seq` says which state of the limits it was accepted under.
+    """
+
+    day: int
+    usd: MicroUsd | None
+    key_id: str
+    control_seq: int
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """Where an order stands after its first `version` events. Made by `lifecycle.accepted` and `lifecycle.apply`.
 
@@ -103,6 +117,7 @@ class Order:
     fill: Fill | None = None
     failure: Failure | None = None
     account: str = ""
+    charge: Charge | None = None
 
     @property
     def client_key(self) -> str | None:

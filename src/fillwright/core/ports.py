@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
 from fillwright.core.control import Action, Control, Entry
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
+from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
 from fillwright.core.routing import Quote, QuoteRequest, Route
-from fillwright.core.units import BaseUnits, Bps, Millis, Mint, OrderId, Signature
+from fillwright.core.units import BaseUnits, Bps, MicroUsd, Millis, Mint, OrderId, Signature, Token
 
 START_WINDOW_MS: Final[Millis] = 60_000
 """The rate limit counts the starts in this span: in any such span, both ends included."""
@@ -35,6 +36,13 @@ class Venue(Protocol):
 
         Raise VenueUnavailable or PairNotListed.
         """
+
+
+class Prices(Protocol):
+    """What tokens are worth, apart from any pool that could be made to say something else."""
+
+    def usd(self, token: Token, amount: BaseUnits) -> MicroUsd | None:
+        """Return the worth of an amount now, rounded up. None if it is not known, or not well enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +172,16 @@ class Store(Protocol):
     Any method may raise StoreUnavailable.
     """
 
-    async def accept(self, order_id: OrderId, event: Accepted) -> Order:
+    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
         """Append an order's first event. If its account knows its client order id, return that order, unchanged.
 
-        Raise QueueFull if as many orders are open as the store admits.
+        Raise QueueFull if as many orders are open as the store admits, Halted if the audit log says that nothing new is
+        taken, OverLimit if one of `caps` would be exceeded. Of all who accept with caps, in whatever process, each sees
+        what those before have used.
         """
+
+    async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
+        """Return what the orders of a day count for, and how many are open now, by whose and what (see `limits`)."""
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         """Append an event to the order as the caller saw it, and return the order after it.
@@ -259,8 +272,11 @@ class QuotePreview:
 class Intake(Protocol):
     """The one door through which orders, cancels and quotes come. Every method may raise Denied."""
 
-    async def submit(self, request: OrderRequest, account: str = "") -> tuple[Order, bool]:
-        """Return the order once it is durable, and whether it is new (False: its client order id was known)."""
+    async def submit(self, request: OrderRequest, account: str = "", key_id: str = "") -> tuple[Order, bool]:
+        """Return the order once it is durable, and whether it is new (False: its client order id was known).
+
+        `key_id` is whose key brings it, if it came by one.
+        """
 
     async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order: ...
 

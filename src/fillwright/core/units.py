@@ -16,6 +16,7 @@ from fillwright.core.errors import InvalidAmount, InvalidOrder, InvalidSlippage,
 
 BaseUnits: TypeAlias = int
 Bps: TypeAlias = int
+MicroUsd: TypeAlias = int  # millionths of a US dollar
 Millis: TypeAlias = int  # since the Unix epoch, or a span, in milliseconds
 
 Mint = NewType("Mint", str)
@@ -26,6 +27,7 @@ BPS: Final = 10_000
 U64_MAX: Final = 2**64 - 1
 SLIPPAGE_BPS_MAX: Final = 1_000
 SLIPPAGE_BPS_DEFAULT: Final = 100
+USD_DECIMALS: Final = 6
 
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,18}))?", re.ASCII)
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
@@ -79,18 +81,36 @@ def parse_slippage(text: str) -> Bps:
 
     Raise InvalidSlippage if it is not a plain decimal from 0 to 0.1 in steps of 0.0001.
     """
+    return parse_share(text, "slippage", SLIPPAGE_BPS_MAX)
+
+
+def parse_share(text: str, name: str, most: Bps = BPS) -> Bps:
+    """Return `text`, a fraction such as 0.01 for 1 %, in basis points, exactly.
+
+    Raise InvalidSlippage, which calls it `name`, if it is not a plain decimal from 0 to `most` in steps of 0.0001.
+    """
     match = _DECIMAL.fullmatch(text)
     if match is None:
         raise InvalidSlippage(
-            "slippage must be a decimal fraction from 0 to 0.1, such as 0.01 for 1 %, without sign or exponent"
+            f"{name} must be a decimal fraction from 0 to {format_share(most)}, such as 0.01 for 1 %, without sign or"
+            " exponent"
         )
     fraction = (match[2] or "").rstrip("0")
     if len(fraction) > 4:
-        raise InvalidSlippage("slippage is finer than 0.0001, one basis point")
-    slippage_bps = int(match[1]) * BPS + int(fraction.ljust(4, "0"))
-    if slippage_bps > SLIPPAGE_BPS_MAX:
-        raise InvalidSlippage("slippage must be at most 0.1, which is 10 %")
-    return slippage_bps
+        raise InvalidSlippage(f"{name} is finer than 0.0001, one basis point")
+    share_bps = int(match[1]) * BPS + int(fraction.ljust(4, "0"))
+    if share_bps > most:
+        raise InvalidSlippage(f"{name} must be at most {format_share(most)}, which is {most / 100:g} %")
+    return share_bps
+
+
+def format_share(share_bps: Bps) -> str:
+    """Return basis points as a fraction, exactly: 100 is 0.01."""
+    return format_amount(share_bps, 4)
+
+
+def format_usd(amount: MicroUsd) -> str:
+    return format_amount(amount, USD_DECIMALS)
 
 
 def min_out(out_amount: BaseUnits, slippage_bps: Bps) -> BaseUnits:

@@ -28,6 +28,7 @@ from fillwright.core.errors import (
     ExecutionError,
     InternalError,
     SlippageExceeded,
+    StoreError,
     TransactionExpired,
 )
 from fillwright.core.lifecycle import (
@@ -48,6 +49,7 @@ from fillwright.core.routing import QuoteRequest, best_route
 from fillwright.core.units import Millis, format_amount, min_out
 from fillwright.execution.begun import Begun
 from fillwright.execution.quoting import ask_all
+from fillwright.execution.risk import Risk
 
 T = TypeVar("T")
 
@@ -67,11 +69,13 @@ class Executor:
         chain: Chain,
         clock: Clock,
         retry: RetryPolicy,
+        risk: Risk,
         settings: ExecutorSettings,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._venues = venues
         self._chain = chain
+        self._risk = risk
         self._clock = clock
         self._retry = retry
         self._settings = settings
@@ -100,6 +104,8 @@ class Executor:
             return Expired() if self._expired(order) else event
         except ExecutionError as error:
             return self._end_of_attempt(order, error)
+        except StoreError:
+            raise  # what is in force cannot be known: the attempt has not ended, and whoever takes the order next asks
         except Exception as error:
             self._log.exception("order.step_failed", order=order.id, status=order.status)
             return self._end_of_attempt(order, InternalError(f"{type(error).__name__}: {error}"))
@@ -108,7 +114,7 @@ class Executor:
         terms = order.terms
         request = QuoteRequest(terms.token_in, terms.token_out, terms.in_amount, self._clock.now_ms())
         answers = await ask_all(self._venues, request, self._settings.quote_deadline_ms)
-        route = best_route(request, answers)
+        route = best_route(request, await self._risk.allowed_quotes(order, answers))
         out_amount = route.quote.out_amount
         # Pinned at the first route: taken anew from each retry's quote, the user's limit would slip with the market.
         min_out_amount = order.min_out_amount or min_out(out_amount, terms.slippage_bps)
@@ -122,6 +128,7 @@ class Executor:
     async def _sign(self, order: Order) -> Event:
         assert order.route is not None
         assert order.min_out_amount is not None
+        await self._risk.check_again(order)
         signing = self._chain.sign(order, order.route, order.min_out_amount)
         return TransactionSigned(await self._in_time(signing))
 

@@ -34,6 +34,7 @@ from fillwright.core.units import (
     parse_slippage,
 )
 from fillwright.execution.quoting import ask_all
+from fillwright.execution.risk import Risk
 
 ENTROPY_BYTES: Final = 10
 
@@ -49,6 +50,7 @@ class Intake:
         clock: Clock,
         quote_deadline_ms: Millis,
         gate: Gate,
+        risk: Risk,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._store = store
@@ -57,16 +59,20 @@ class Intake:
         self._clock = clock
         self._quote_deadline_ms = quote_deadline_ms
         self._gate = gate
+        self._risk = risk
         self._entropy = entropy
         self._pool = memoryview(b"")
 
-    async def submit(self, request: OrderRequest, account: str = LOCAL_ACCOUNT) -> tuple[Order, bool]:
+    async def submit(self, request: OrderRequest, account: str = LOCAL_ACCOUNT, key_id: str = "") -> tuple[Order, bool]:
         terms = self._terms(request)
         key = None if request.client_order_id is None else parse_client_order_id(request.client_order_id)
         new_id = self._new_id()
-        refusal = self._refusal(terms, self._gate.current or await self._gate.control())
+        control = self._gate.current or await self._gate.control()
+        refusal: Denied | None = self._refusal(terms, control)
         if refusal is None:
-            order = await self._store.accept(new_id, Accepted(terms, key, account))
+            charge, caps, refusal = await self._risk.admit(control, terms, account, key_id)
+        if refusal is None:
+            order = await self._store.accept(new_id, Accepted(terms, key, account, charge), caps)
         else:  # not as a new order, but a repeated request still finds its own
             known = await self._store.find(OrderFilter(account, client_order_id=key, limit=1)) if key else []
             if not known:

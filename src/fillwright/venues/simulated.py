@@ -17,7 +17,7 @@ from typing import Any, Final
 from fillwright.core.errors import PairNotListed, VenueUnavailable
 from fillwright.core.ports import Clock
 from fillwright.core.routing import Quote, QuoteRequest
-from fillwright.core.units import BPS, Bps, Millis, Token, base58
+from fillwright.core.units import BPS, BaseUnits, Bps, MicroUsd, Millis, Token, base58
 
 PICO: Final = 10**12
 POOL_DEPTH_PICO_USD: Final = 5_000_000 * PICO
@@ -74,6 +74,14 @@ class Market:
         slow = math.sin(at_ms / 600_000 * math.tau + phase)
         quick = math.sin(at_ms / 47_000 * math.tau + phase * 3)
         return price * (1_000_000 + round(20_000 * slow + 5_000 * quick)) // 1_000_000
+
+    def usd(self, token: Token, amount: BaseUnits, at_ms: Millis) -> MicroUsd | None:
+        """Return the worth of an amount, rounded up; None for what has no price here."""
+        try:
+            price = self.price_pico_usd(token, at_ms)
+        except PairNotListed:
+            return None
+        return -(-amount * price // int(10**token.decimals * (PICO // 1_000_000)))
 
     def behind_bps(self, venue: str, request: QuoteRequest) -> Bps:
         """Return how much more the leading venue's price is than that of `venue`; 0 for the leader itself."""
@@ -140,6 +148,17 @@ class SimulatedVenue:
             price_impact_bps=value * BPS // (POOL_DEPTH_PICO_USD + value),
             quoted_at_ms=self._clock.now_ms(),
         )
+
+
+class SimulatedPrices:
+    """What the market's tokens are worth, without the venues' differences."""
+
+    def __init__(self, market: Market, clock: Clock) -> None:
+        self._market = market
+        self._clock = clock
+
+    def usd(self, token: Token, amount: BaseUnits) -> MicroUsd | None:
+        return self._market.usd(token, amount, self._clock.now_ms())
 
 
 @cache

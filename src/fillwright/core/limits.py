@@ -1,0 +1,264 @@
+"""How far orders may go: what operators allow everybody, an account, a key.
+
+Of an order, its terms and its worth are checked before it is accepted and again before it is signed, and so is what the
+market would do with it. What many orders share, the amounts of a day and the places for open orders, is a `Cap`: the
+store checks it in the transaction that accepts the order, so no two orders can take the same room.
+
+An order counts from when it is accepted, on the day (UTC) on which it is; its `Charge` says for how much. If it ends
+without a fill, that is given back in the transaction that writes the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from fillwright.core.errors import (
+    AmountTooLarge,
+    DailyLimitReached,
+    OverLimit,
+    PriceDeviationTooHigh,
+    PriceImpactTooHigh,
+    PriceUnknown,
+    SlippageTooHigh,
+    TokenNotAllowed,
+    TooManyOpenOrders,
+)
+from fillwright.core.order import Charge, Order, Terms
+from fillwright.core.routing import Quote
+from fillwright.core.units import (
+    BaseUnits,
+    Bps,
+    MicroUsd,
+    Millis,
+    Mint,
+    difference_bps,
+    format_amount,
+    format_share,
+    format_usd,
+)
+
+DAY_MS: Final[Millis] = 86_400_000
+EVERYBODY: Final = "everybody"
+USD: Final = "usd"  # what a cap or a count in US dollars is of; others are of a mint
+OPEN: Final = "open"
+LOCAL: Final = "local"  # what the account of orders without a key is called
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLimit:
+    """How much of a token may be sold."""
+
+    mint: Mint
+    order_max: BaseUnits | None = None
+    day_max: BaseUnits | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is allowed at most; None where there is no limit. `tokens` are those that may be sold and bought.
+
+    `price_impact_bps` is what the order itself may move the price by, `price_deviation_bps` how far a quote may be from
+    what the reference prices make of the amount, up or down.
+    """
+
+    order_usd: MicroUsd | None = None
+    day_usd: MicroUsd | None = None
+    amounts: tuple[TokenLimit, ...] = ()
+    tokens: tuple[Mint, ...] | None = None
+    slippage_bps: Bps | None = None
+    price_impact_bps: Bps | None = None
+    price_deviation_bps: Bps | None = None
+    open_orders: int | None = None
+
+
+NONE: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """An upper bound over many orders: `what` (`USD`, a mint, `OPEN`) of all that are `of` somebody, this one included.
+
+    `adds` is what this order adds.
+    """
+
+    of: str
+    what: str
+    maximum: int
+    adds: int
+
+
+def of_account(account: str) -> str:
+    return f"account {account or LOCAL}"
+
+
+def of_key(key_id: str) -> str:
+    return f"key {key_id}"
+
+
+def whose(account: str, key_id: str) -> tuple[str, ...]:
+    """Return whose limits an order is under."""
+    return (EVERYBODY, of_account(account), of_key(key_id)) if key_id else (EVERYBODY, of_account(account))
+
+
+def owner(of: str) -> tuple[str | None, str | None]:
+    """Return the account and the key that `whose` has put into words; None for any."""
+    kind, _, name = of.partition(" ")
+    account = ("" if name == LOCAL else name) if kind == "account" else None
+    return account, name if kind == "key" else None
+
+
+def day_of(at_ms: Millis) -> int:
+    """Return the day (UTC), counted from the Unix epoch."""
+    return at_ms // DAY_MS
+
+
+def counted(order: Order) -> Iterator[tuple[int, str, str, int]]:
+    """Yield what an order counts for: the day, whose, what, and how much of it. Nothing if it was never counted."""
+    charge = order.charge
+    if charge is None:
+        return
+    for of in whose(order.account, charge.key_id):
+        yield charge.day, of, order.terms.token_in.mint, order.terms.in_amount
+        if charge.usd is not None:
+            yield charge.day, of, USD, charge.usd
+
+
+class Bounds:
+    """The limits that apply to one order: those of everybody, of its account and of its key."""
+
+    def __init__(self, limits: Mapping[str, Limits], account: str, key_id: str) -> None:
+        self._all = [(of, limits[of]) for of in whose(account, key_id) if of in limits] if limits else []
+
+    def __bool__(self) -> bool:
+        return bool(self._all)
+
+    @property
+    def ask_the_market(self) -> bool:
+        """Whether an order must be quoted to know if it is allowed."""
+        return any(each.price_impact_bps is not None or each.price_deviation_bps is not None for _, each in self._all)
+
+    def check(self, terms: Terms, usd: MicroUsd | None) -> None:
+        """Raise OverLimit if such an order, worth `usd`, is not allowed."""
+        for of, limits in self._all:
+            _check_tokens(of, limits, terms)
+            if limits.slippage_bps is not None and terms.slippage_bps > limits.slippage_bps:
+                raise SlippageTooHigh(
+                    f"slippage {format_share(terms.slippage_bps)} is over the limit of {of},"
+                    f" {format_share(limits.slippage_bps)}",
+                    limit="slippage",
+                    of=of,
+                    field="slippage",
+                )
+            _check_amount(of, limits, terms, usd)
+
+    def caps(self, terms: Terms, usd: MicroUsd | None) -> list[Cap]:
+        """Return the bounds that the order shares with others."""
+        caps = []
+        for of, limits in self._all:
+            if limits.day_usd is not None:
+                caps.append(Cap(of, USD, limits.day_usd, _known(of, "dayUsd", terms, usd)))
+            caps += [
+                Cap(of, each.mint, each.day_max, terms.in_amount)
+                for each in limits.amounts
+                if each.mint == terms.token_in.mint and each.day_max is not None
+            ]
+            if limits.open_orders is not None:
+                caps.append(Cap(of, OPEN, limits.open_orders, 1))
+        return caps
+
+    def caps_of_the_day(self, terms: Terms, charge: Charge) -> list[Cap]:
+        """Return the bounds on amounts that an order is under which is counted already, and so adds nothing."""
+        return [replace(cap, adds=0) for cap in self.caps(terms, charge.usd) if cap.what != OPEN]
+
+    def check_quote(self, terms: Terms, quote: Quote, usd_in: MicroUsd | None, usd_out: MicroUsd | None) -> None:
+        """Raise OverLimit if an order may not take a quote, whose two sides are worth `usd_in` and `usd_out`."""
+        for of, limits in self._all:
+            allowed = limits.price_impact_bps
+            if allowed is not None and quote.price_impact_bps > allowed:
+                raise PriceImpactTooHigh(
+                    f"{quote.venue} would move the price by {format_share(quote.price_impact_bps)}, over the limit of"
+                    f" {of}, {format_share(allowed)}",
+                    limit="priceImpact",
+                    of=of,
+                )
+            if limits.price_deviation_bps is not None:
+                worth = _known(of, "priceDeviation", terms, usd_in)
+                deviation_bps = difference_bps(_known(of, "priceDeviation", terms, usd_out), worth)
+                # Of what is worth nothing, no share can be taken: what is bought with it is not measured, but refused.
+                if not worth or abs(deviation_bps) > limits.price_deviation_bps:
+                    raise PriceDeviationTooHigh(
+                        f"{quote.venue} pays {format_share(abs(deviation_bps))}"
+                        f" {'less' if deviation_bps < 0 else 'more'} than the reference prices say; the limit of {of}"
+                        f" is {format_share(limits.price_deviation_bps)}",
+                        limit="priceDeviation",
+                        of=of,
+                    )
+
+
+def refusal(caps: Sequence[Cap], used: Mapping[tuple[str, str], int], terms: Terms) -> OverLimit | None:
+    """Return why an order cannot be added to what is `used` already, by whose and what; None if it can."""
+    for cap in caps:
+        if used.get((cap.of, cap.what), 0) + cap.adds > cap.maximum:
+            return _over(cap, terms)
+    return None
+
+
+def _over(cap: Cap, terms: Terms) -> OverLimit:
+    if cap.what == OPEN:
+        return TooManyOpenOrders(
+            f"{cap.maximum} orders may be open at the same time, by the limit of {cap.of}",
+            limit="openOrders",
+            of=cap.of,
+        )
+    if cap.what == USD:
+        limit, most = "dayUsd", f"{format_usd(cap.maximum)} USD"
+    else:
+        token = terms.token_in
+        limit, most = f"dayAmount {token.symbol}", f"{format_amount(cap.maximum, token.decimals)} {token.symbol}"
+    return DailyLimitReached(
+        f"with this order, the day (UTC) would be over the limit of {cap.of}, {most}",
+        limit=limit,
+        of=cap.of,
+        field="amount",
+    )
+
+
+def _check_tokens(of: str, limits: Limits, terms: Terms) -> None:
+    for field, token in (("tokenIn", terms.token_in), ("tokenOut", terms.token_out)):
+        if limits.tokens is not None and token.mint not in limits.tokens:
+            raise TokenNotAllowed(f"{token.symbol} is not among the tokens of {of}", limit="tokens", of=of, field=field)
+
+
+def _check_amount(of: str, limits: Limits, terms: Terms, usd: MicroUsd | None) -> None:
+    token = terms.token_in
+    for each in limits.amounts:
+        if each.mint == token.mint and each.order_max is not None and terms.in_amount > each.order_max:
+            raise AmountTooLarge(
+                f"one order may sell {format_amount(each.order_max, token.decimals)} {token.symbol} at most, by the"
+                f" limit of {of}",
+                limit=f"orderAmount {token.symbol}",
+                of=of,
+                field="amount",
+            )
+    if limits.order_usd is not None and (worth := _known(of, "orderUsd", terms, usd)) > limits.order_usd:
+        raise AmountTooLarge(
+            f"the order is worth {format_usd(worth)} USD; the limit of {of} for one order is"
+            f" {format_usd(limits.order_usd)} USD",
+            limit="orderUsd",
+            of=of,
+            field="amount",
+        )
+
+
+def _known(of: str, limit: str, terms: Terms, usd: MicroUsd | None) -> MicroUsd:
+    """Return a worth that a limit asks for. What is not known is within no limit."""
+    if usd is None:
+        raise PriceUnknown(
+            f"the limit {limit} of {of} asks what the order is worth, and there is no reference price for"
+            f" {terms.token_in.symbol} and {terms.token_out.symbol} now",
+            limit=limit,
+            of=of,
+        )
+    return usd

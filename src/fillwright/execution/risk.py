@@ -1,0 +1,113 @@
+"""The limits that operators have set, applied: before an order is accepted, and again before it is signed.
+
+In between, days may pass and limits may change. What many orders share needs no second look as long as no limit has
+changed since: the room was taken in the transaction that accepted the order, and is the order's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fillwright.core.control import Control
+from fillwright.core.errors import ExecutionError, OverLimit
+from fillwright.core.limits import Bounds, Cap, day_of, refusal
+from fillwright.core.order import Charge, Order, Terms
+from fillwright.core.ports import Clock, Gate, Prices, Store, Venue
+from fillwright.core.routing import Quote, QuoteRequest
+from fillwright.core.units import Millis
+from fillwright.execution.quoting import ask_all
+
+
+class Risk:
+    def __init__(
+        self,
+        gate: Gate,
+        store: Store,
+        venues: Sequence[Venue],
+        prices: Prices,
+        clock: Clock,
+        quote_deadline_ms: Millis,
+    ) -> None:
+        self._gate = gate
+        self._store = store
+        self._venues = venues
+        self._prices = prices
+        self._clock = clock
+        self._quote_deadline_ms = quote_deadline_ms
+
+    async def admit(
+        self, control: Control, terms: Terms, account: str, key_id: str
+    ) -> tuple[Charge, Sequence[Cap], OverLimit | None]:
+        """Return what such an order counts for, the caps for the store to check, and why it is not taken, if it is not.
+
+        If a limit asks what the market would do, and the market does not answer now, that alone refuses nothing: it is
+        asked again when the order is routed.
+        """
+        usd = self._prices.usd(terms.token_in, terms.in_amount)
+        charge = Charge(day_of(self._clock.now_ms()), usd, key_id, control.seq)
+        bounds = Bounds(control.limits, account, key_id)
+        if not bounds:
+            return charge, (), None
+        try:
+            bounds.check(terms, usd)
+            caps = bounds.caps(terms, usd)
+            if bounds.ask_the_market:
+                request = QuoteRequest(terms.token_in, terms.token_out, terms.in_amount, self._clock.now_ms())
+                answers = await ask_all(self._venues, request, self._quote_deadline_ms)
+                self._allowed(bounds, terms, answers)
+        except OverLimit as error:
+            return charge, (), error
+        return charge, caps, None
+
+    async def allowed_quotes(
+        self, order: Order, answers: Mapping[str, Quote | ExecutionError]
+    ) -> Mapping[str, Quote | ExecutionError]:
+        """Return the answers, with the reason in the place of each quote that the order may not take.
+
+        Raise OverLimit if there are quotes, and it may take none of them.
+        """
+        bounds = await self._bounds(order)
+        return self._allowed(bounds, order.terms, answers) if bounds.ask_the_market else answers
+
+    async def check_again(self, order: Order) -> None:
+        """Return if an order may be signed. Raise OverLimit if not."""
+        bounds = await self._bounds(order)
+        if not bounds:
+            return
+        terms = order.terms
+        usd = self._prices.usd(terms.token_in, terms.in_amount)
+        bounds.check(terms, usd)
+        if order.route is not None and bounds.ask_the_market:
+            self._check_quote(bounds, terms, order.route.quote)
+        control = await self._control()
+        if order.charge is not None and control.limits_seq > order.charge.control_seq:
+            caps = bounds.caps_of_the_day(terms, order.charge)
+            used = await self._store.usage(order.charge.day, [cap.of for cap in caps]) if caps else {}
+            if (over := refusal(caps, used, terms)) is not None:
+                raise over
+
+    async def _bounds(self, order: Order) -> Bounds:
+        limits = (await self._control()).limits
+        return Bounds(limits, order.account, order.charge.key_id if order.charge is not None else "")
+
+    async def _control(self) -> Control:
+        return self._gate.current or await self._gate.control()
+
+    def _allowed(
+        self, bounds: Bounds, terms: Terms, answers: Mapping[str, Quote | ExecutionError]
+    ) -> Mapping[str, Quote | ExecutionError]:
+        allowed, refused = dict(answers), list[tuple[int, OverLimit]]()
+        for venue, answer in answers.items():
+            if isinstance(answer, Quote) and answer.out_amount > 0:
+                try:
+                    self._check_quote(bounds, terms, answer)
+                except OverLimit as error:
+                    allowed[venue] = error
+                    refused.append((answer.out_amount, error))
+        if refused and not any(isinstance(answer, Quote) for answer in allowed.values()):
+            raise max(refused, key=lambda each: each[0])[1]
+        return allowed
+
+    def _check_quote(self, bounds: Bounds, terms: Terms, quote: Quote) -> None:
+        usd_in = self._prices.usd(terms.token_in, quote.in_amount)
+        bounds.check_quote(terms, quote, usd_in, self._prices.usd(terms.token_out, quote.out_amount))
