@@ -37,6 +37,8 @@ CORE_ORDER: Final = [
     "order",
     "lifecycle",
     "limits",
+    "limits_document",
+    "webhooks",
     "control",
     "retry",
     "ports",

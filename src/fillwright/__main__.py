@@ -24,6 +24,7 @@ COMMANDS: Final = {
     "resume": "Go on after a halt.",
     "limits": "Show and set how far orders may go.",
     "keys": "Create, list and revoke API keys.",
+    "webhooks": "Have addresses told what becomes of orders.",
     "audit": "Show or verify who did what.",
     "reconcile": "Compare every order with the chain's own record.",
     "bullmq": "Take orders from a BullMQ queue.",

@@ -25,6 +25,7 @@ from fillwright.api.feed import Streams
 from fillwright.api.http import HttpApi, HttpSettings, application
 from fillwright.api.protocol import HttpProtocol, WebSocketProtocol
 from fillwright.api.stream import StreamApi, StreamSettings
+from fillwright.api.webhooks import Webhooks, WebhookSettings
 from fillwright.backends import open_bus, open_store
 from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
@@ -49,12 +50,13 @@ GC_THRESHOLD: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What every process of an engine has, whatever it does."""
+    """What every process of an engine has, whatever it does. `here` carries the news of this process alone."""
 
     settings: Settings
     clock: Clock
     store: Store
     bus: Bus
+    here: Bus
     venues: Sequence[Venue]
     gate: Gate
     risk: Risk
@@ -113,7 +115,7 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         opened.push_async_callback(gate.close)
         risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
         intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate, risk)
-        yield Parts(settings, clock, store, bus, venues, gate, risk, intake)
+        yield Parts(settings, clock, store, bus, here, venues, gate, risk, intake)
 
 
 @contextlib.asynccontextmanager
@@ -152,6 +154,30 @@ async def open_worker(
         ledger.close()
 
 
+def webhook_settings(settings: Settings) -> WebhookSettings:
+    return WebhookSettings(
+        settings.webhook_secret,
+        settings.webhook_attempts_max,
+        settings.webhook_timeout_ms,
+        settings.webhook_private == "on",
+    )
+
+
+@contextlib.asynccontextmanager
+async def webhooks(parts: Parts) -> AsyncIterator[None]:
+    """Deliver to webhooks, if this process is to."""
+    if parts.settings.webhook_delivery == "off":
+        yield
+        return
+    deliverer = Webhooks(parts.store, parts.gate, parts.here, parts.clock, webhook_settings(parts.settings))
+    delivering = asyncio.create_task(deliverer.run())
+    try:
+        yield
+    finally:
+        deliverer.stop()
+        await asyncio.gather(delivering, return_exceptions=True)
+
+
 def open_streams(parts: Parts) -> Streams:
     settings = parts.settings
     return Streams(
@@ -180,6 +206,7 @@ def open_api(parts: Parts) -> Api:
         parts.gate,
         TokenRegistry(),
         parts.clock,
+        webhook_settings(settings),
         http_settings,
     )
     return Api(streams, application(http))
@@ -198,6 +225,7 @@ async def open_engine(
     async with (
         open_parts(settings, clock, threaded=threaded) as parts,
         open_worker(parts, name=worker_name, chance=chance) as (worker, chain),
+        webhooks(parts),
     ):
         api = open_api(parts)
         parts.bus.start()
@@ -348,6 +376,7 @@ async def serve(
         api, worker, working = open_api(parts), None, None
         if works:
             worker, _ = await opened.enter_async_context(open_worker(parts))
+            await opened.enter_async_context(webhooks(parts))
         server = Server(api, worker, settings)
         parts.bus.start()
         if worker is not None:
@@ -375,7 +404,7 @@ async def serve(
 async def work(settings: Settings, working: Callable[[], None] = lambda: None) -> None:
     """Run a worker until the process is told to stop. `working` is called once it works."""
     log = structlog.get_logger()
-    async with open_parts(settings) as parts, open_worker(parts) as (worker, _):
+    async with open_parts(settings) as parts, open_worker(parts) as (worker, _), webhooks(parts):
         parts.bus.start()
         _on_stop(lambda _: worker.stop())
         _settle_memory()

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 from dotenv.parser import parse_stream
 
+from fillwright.core.webhooks import SECRET_MIN
+
 PLAIN: Final = frozenset(
     {"host", "port", "database_url", "redis_url", "queue_concurrency", "queue_rate_limit", "log_level"}
 )
@@ -53,6 +55,11 @@ class Settings:
     origins: str = ""
     key_requests_per_minute: Count = 0
     api_key: str = ""
+    webhook_secret: str = ""
+    webhook_delivery: Literal["on", "off"] = "on"
+    webhook_private: Literal["on", "off"] = "off"
+    webhook_attempts_max: Positive = 15
+    webhook_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=20_000)] = 10_000
     queue_capacity: Positive = 100_000
     attempts_max: Positive = 3
     retry_delay_ms: Count = 1_000
@@ -101,6 +108,8 @@ class Settings:
             raise ValueError(f"DATABASE_URL={_beginning(self.database_url)}: must begin with {' or '.join(DATABASES)}")
         if self.redis_url and not self.redis_url.startswith(REDISES):
             raise ValueError(f"REDIS_URL={_beginning(self.redis_url)}: must begin with {' or '.join(REDISES)}")
+        if 0 < len(self.webhook_secret) < SECRET_MIN:
+            raise ValueError(f"{env_name('webhook_secret')} must have {SECRET_MIN} characters or more, at random")
         for low, high in (
             ("sim_difference_min_bps", "sim_difference_max_bps"),
             ("sim_execution_min_ms", "sim_execution_max_ms"),

@@ -76,8 +76,10 @@ class DoomedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
-        return await self._doom.around("accept", self._store.accept(order_id, event, caps))
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
+        return await self._doom.around("accept", self._store.accept(order_id, event, caps, webhooks))
 
     async def append(self, order: Order, event: Event, lease: int | None = None) -> Order:
         return await self._doom.around(type(event).__name__, self._store.append(order, event, lease))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +23,16 @@ from fillwright.core.control import (
     entry,
     replay,
 )
-from fillwright.core.errors import Failure, LeaseLost, QueueFull, SigningHalted, StoreUnavailable, VersionConflict
+from fillwright.core.errors import (
+    DailyLimitReached,
+    Failure,
+    LeaseLost,
+    QueueFull,
+    SigningHalted,
+    StoreUnavailable,
+    TooManyOpenOrders,
+    VersionConflict,
+)
 from fillwright.core.lifecycle import (
     Accepted,
     AttemptFailed,
@@ -39,11 +48,12 @@ from fillwright.core.lifecycle import (
     Update,
     rebuild,
 )
-from fillwright.core.order import Fill, Order, OrderStatus
-from fillwright.core.ports import Claim, OrderFilter, Store
-from fillwright.core.units import OrderId
+from fillwright.core.limits import EVERYBODY, OPEN, USD, Cap, day_of, of_account, of_key
+from fillwright.core.order import Charge, Fill, Order, OrderStatus
+from fillwright.core.ports import Claim, Delivery, OrderFilter, Store
+from fillwright.core.units import U64_MAX, OrderId
 from fillwright.execution.gate import Gate
-from tests.builders import BONK, SOL, a_route, a_transaction, seqs, some_id, some_terms
+from tests.builders import BONK, ONE_SOL, SOL, a_route, a_transaction, seqs, some_id, some_terms
 from tests.process import in_real_time
 from tests.virtual import EPOCH_MS, HandClock, VirtualClock, run
 
@@ -82,6 +92,7 @@ class Bench:
         self.news: list[Update] = []
         self._make = STORES[name]
         self._place = place
+        self.is_kept = name in KEPT
 
     def run_test(self, test: Coroutine[Any, Any, None]) -> None:
         if isinstance(self.clock, HandClock):
@@ -621,3 +632,194 @@ def test_a_store_that_was_closed_says_so_to_whoever_still_asks(tmp_path: Path, t
                 await call
 
     in_real_time(ask())
+
+
+# ---- limits
+
+TODAY: Final = day_of(EPOCH_MS)
+KEY: Final = "K1"
+
+
+def a_charge(usd: int | None = 150, key_id: str = KEY) -> Charge:
+    return Charge(TODAY, usd, key_id, control_seq=0)
+
+
+def usd_cap(maximum: int, usd: int = 150, of: str = EVERYBODY) -> Cap:
+    return Cap(of, USD, maximum, usd)
+
+
+async def accept_under(store: Store, number: int, *caps: Cap, client_order_id: str | None = None) -> Order:
+    event = Accepted(some_terms(), client_order_id, "acme", a_charge())
+    return await store.accept(some_id(number, EPOCH_MS), event, caps)
+
+
+async def test_an_order_counts_for_everybody_its_account_and_its_key(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept_under(store, 1)
+        await accept_under(store, 2)
+        await store.accept(some_id(3, EPOCH_MS), Accepted(some_terms(token_in=BONK), charge=a_charge(None, "")))
+        used = await store.usage(TODAY, [EVERYBODY, of_account("acme"), of_key(KEY), of_account(""), of_key("other")])
+        for of in (of_account("acme"), of_key(KEY)):
+            assert (used[of, USD], used[of, SOL.mint], used[of, OPEN]) == (300, 2 * ONE_SOL, 2)
+        assert (used[EVERYBODY, USD], used[EVERYBODY, BONK.mint], used[EVERYBODY, OPEN]) == (300, ONE_SOL, 3)
+        assert (used.get((of_account(""), USD), 0), used[of_account(""), OPEN]) == (0, 1)
+        assert used[of_key("other"), OPEN] == 0
+        assert (await store.usage(TODAY + 1, [EVERYBODY])).get((EVERYBODY, USD), 0) == 0
+
+
+async def test_a_cap_refuses_what_would_exceed_it_and_nothing_else(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept_under(store, 1, usd_cap(300))
+        await accept_under(store, 2, usd_cap(300))
+        with pytest.raises(DailyLimitReached, match=EVERYBODY):
+            await accept_under(store, 3, usd_cap(300))
+        with pytest.raises(TooManyOpenOrders):
+            await accept_under(store, 4, Cap(of_key(KEY), OPEN, 2, 1))
+        assert [order.id async for order in store.scan()] == [some_id(number, EPOCH_MS) for number in (1, 2)]
+        await accept_under(store, 5, usd_cap(450), Cap(of_key(KEY), OPEN, 3, 1))
+        await accept_under(store, 6)  # who is under no cap is not refused for those who are
+
+
+async def test_what_is_known_is_returned_though_there_would_be_no_room_for_it(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept_under(store, 1, usd_cap(150), client_order_id="mine")
+        assert await accept_under(store, 2, usd_cap(150), client_order_id="mine") == order
+        assert (await store.usage(TODAY, [EVERYBODY]))[EVERYBODY, USD] == 150
+
+
+@pytest.mark.parametrize("outcome", ["confirmed", "failed", "cancelled", "expired"])
+async def test_an_order_counts_until_it_ends_without_a_fill(bench: Bench, outcome: str) -> None:
+    async with bench.store() as store:
+        expires_at_ms = EPOCH_MS + 1_000 if outcome == "expired" else None
+        event = Accepted(some_terms(expires_at_ms=expires_at_ms), None, "acme", a_charge())
+        order = await store.accept(some_id(1, EPOCH_MS), event, [usd_cap(150)])
+        if outcome == "expired":
+            bench.clock.skew_ms = 2_000
+            await store.claim("w", 1)
+        elif outcome == "cancelled":
+            await store.append(order, Cancelled())
+        elif outcome == "failed":
+            await drive(store, await claim_one(store), Failed(1, FAILURE))
+        else:
+            signed = (RouteSelected(a_route(), 1), TransactionSigned(a_transaction()), Confirmed(FILL))
+            await drive(store, await claim_one(store), *signed)
+        used = await store.usage(TODAY, [EVERYBODY, of_key(KEY)])
+        expected = 150 if outcome == "confirmed" else 0
+        assert [used[of, USD] for of in (EVERYBODY, of_key(KEY))] == [expected] * 2
+        assert used[of_key(KEY), OPEN] == 0
+
+
+async def test_of_many_at_once_exactly_as_many_are_taken_as_there_is_room_for(bench: Bench) -> None:
+    """Through two stores on one database, where a database can have two."""
+    async with AsyncExitStack() as opened:
+        stores = [await opened.enter_async_context(bench.store())]
+        if bench.is_kept:
+            stores.append(await opened.enter_async_context(bench.store()))
+        caps = [
+            usd_cap(37 * 150),
+            Cap(of_key(KEY), OPEN, 40, 1),
+            Cap(of_account("acme"), SOL.mint, 50 * ONE_SOL, ONE_SOL),
+        ]
+        answers = await asyncio.gather(
+            *(accept_under(stores[number % len(stores)], number, *caps) for number in range(200)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(answer, Order) for answer in answers) == 37
+        assert {type(answer) for answer in answers} == {Order, DailyLimitReached}
+        assert (await stores[0].usage(TODAY, [EVERYBODY]))[EVERYBODY, USD] == 37 * 150
+
+
+async def test_sums_are_exact_beyond_what_a_machine_word_holds(bench: Bench) -> None:
+    async with bench.store() as store:
+        for number in range(3):
+            event = Accepted(some_terms(in_amount=U64_MAX), None, "acme", a_charge())
+            await store.accept(some_id(number, EPOCH_MS), event, [Cap(EVERYBODY, SOL.mint, 3 * U64_MAX, U64_MAX)])
+        assert (await store.usage(TODAY, [EVERYBODY]))[EVERYBODY, SOL.mint] == 3 * U64_MAX
+
+
+async def test_an_order_that_was_never_counted_gives_nothing_back(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept(store)  # as an earlier version accepted it
+        await store.append(order, Cancelled())
+        assert (await store.usage(TODAY, [EVERYBODY])).get((EVERYBODY, SOL.mint), 0) == 0
+
+
+# ---- deliveries to webhooks
+
+DELIVERY_LEASE_MS: Final = 1_000
+
+
+async def accept_and_tell(store: Store, number: int, *webhooks: str) -> Order:
+    return await store.accept(some_id(number, EPOCH_MS), Accepted(some_terms()), (), webhooks)
+
+
+async def claim_deliveries(store: Store, webhook: str = "w1", limit: int = 10, **narrow: Any) -> list[Delivery]:
+    return await store.claim_deliveries(webhook, limit, DELIVERY_LEASE_MS, **narrow)
+
+
+async def test_an_order_is_to_be_told_to_the_webhooks_it_was_accepted_with(bench: Bench) -> None:
+    async with bench.store() as store:
+        first, second = await accept_and_tell(store, 1, "w1", "w2"), await accept_and_tell(store, 2, "w1")
+        await accept_and_tell(store, 3)
+        assert {each.order_id for each in await claim_deliveries(store)} == {first.id, second.id}
+        assert [each.order_id for each in await claim_deliveries(store, "w2")] == [first.id]
+        assert await claim_deliveries(store, "w3") == []
+
+
+async def test_a_delivery_is_due_only_while_there_is_an_event_to_tell(bench: Bench) -> None:
+    async with bench.store() as store:
+        order = await accept_and_tell(store, 1, "w1")
+        (delivery,) = await claim_deliveries(store)
+        assert (delivery.sent, delivery.tries, delivery.error, delivery.dead_at_ms) == (0, 0, "", None)
+        await store.settle_delivery(replace(delivery, sent=1, due_at_ms=bench.clock.now_ms()))
+        assert await claim_deliveries(store) == []
+        await store.append(order, Cancelled())
+        (delivery,) = await claim_deliveries(store)
+        assert delivery.sent == 1
+        await store.settle_delivery(replace(delivery, sent=2), is_over=True)
+        bench.clock.skew_ms = 2 * DELIVERY_LEASE_MS
+        assert await claim_deliveries(store) == []
+
+
+async def test_a_delivery_has_one_holder_and_one_that_lost_it_changes_nothing(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept_and_tell(store, 1, "w1")
+        (frozen,) = await claim_deliveries(store)
+        assert await claim_deliveries(store) == []
+        bench.clock.skew_ms = 2 * DELIVERY_LEASE_MS
+        (delivery,) = await claim_deliveries(store)
+        await store.settle_delivery(replace(frozen, sent=1), is_over=True)
+        await store.settle_delivery(replace(frozen, sent=1, due_at_ms=0))
+        await store.settle_delivery(replace(delivery, tries=1, error="no answer", due_at_ms=bench.clock.now_ms()))
+        (again,) = await claim_deliveries(store)
+        assert (again.sent, again.tries, again.error) == (0, 1, "no answer")
+
+
+async def test_claims_of_deliveries_are_as_many_as_asked_for_and_only_of_the_orders_asked_for(bench: Bench) -> None:
+    async with bench.store() as store:
+        ids = [(await accept_and_tell(store, number, "w1")).id for number in range(1, 6)]
+        assert [each.order_id for each in await claim_deliveries(store, orders=[ids[3]])] == [ids[3]]
+        assert len(await claim_deliveries(store, limit=2)) == 2
+        assert len(await claim_deliveries(store)) == 2
+        assert await claim_deliveries(store, orders=[]) == []
+
+
+async def test_what_is_given_up_waits_until_it_is_revived_and_goes_with_its_webhook(bench: Bench) -> None:
+    async with bench.store() as store:
+        ids = [(await accept_and_tell(store, number, "w1", "w2")).id for number in (1, 2)]
+        for delivery in await claim_deliveries(store):
+            await store.settle_delivery(replace(delivery, tries=15, dead_at_ms=bench.clock.now_ms(), error="gone"))
+        bench.clock.skew_ms = 10 * DELIVERY_LEASE_MS
+        assert await claim_deliveries(store) == []
+        dead = await store.dead_deliveries(["w1", "w2"], 10)
+        assert [(each.webhook_id, each.order_id, each.error) for each in dead] == [("w1", each, "gone") for each in ids]
+        assert len(await store.dead_deliveries(["w1"], 1)) == 1
+        assert await store.dead_deliveries(["w2"], 10) == []
+        assert await store.revive_deliveries(["w2"]) == 0
+        assert await store.revive_deliveries(["w1"], ids[1]) == 1
+        assert [(each.order_id, each.tries) for each in await claim_deliveries(store)] == [(ids[1], 0)]
+        assert await store.revive_deliveries(["w1", "w2"]) == 1
+        await store.drop_deliveries(["w1"])
+        bench.clock.skew_ms = 20 * DELIVERY_LEASE_MS
+        assert await claim_deliveries(store) == []
+        assert len(await claim_deliveries(store, "w2")) == 2

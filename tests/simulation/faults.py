@@ -159,9 +159,11 @@ class FaultyStore:
     def is_shared(self) -> bool:
         return self._store.is_shared
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
         async def call() -> Order:
-            order = await self._store.accept(order_id, event, caps)
+            order = await self._store.accept(order_id, event, caps, webhooks)
             self._process.journal.note("accept", order.id)
             return order
 

@@ -125,11 +125,13 @@ class ChecksKeysOutsideTheTransaction:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
         key = event.client_order_id
         if key is None or key not in self._known:
             await asyncio.sleep(0.01)
-            order = await self._store.accept(order_id, replace(event, client_order_id=None), caps)
+            order = await self._store.accept(order_id, replace(event, client_order_id=None), caps, webhooks)
             if key is not None:
                 self._known[key] = order.id
             return order

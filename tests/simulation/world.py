@@ -298,7 +298,16 @@ class World:
         }
         if isinstance(self._disk, MemoryStore):
             memory = MemoryStore(**options)
-            for kept in ("_rows", "_by_client_key", "_signatures", "_pins", "_audit", "_tickets", "_usage"):
+            for kept in (
+                "_rows",
+                "_by_client_key",
+                "_signatures",
+                "_pins",
+                "_audit",
+                "_tickets",
+                "_usage",
+                "_deliveries",
+            ):
                 setattr(memory, kept, getattr(self._disk, kept))
             return memory
         sqlite = _sqlite(**options, connection=self._disk._writer)

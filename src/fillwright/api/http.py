@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
 from fillwright.api.stream import Follower, StreamApi
+from fillwright.api.webhooks import WebhookSettings
 from fillwright.core import control
 from fillwright.core.errors import (
     FillwrightError,
@@ -43,6 +45,7 @@ from fillwright.core.order import Order, OrderStatus
 from fillwright.core.ports import Bus, Clock, Gate, Intake, OrderFilter, Store
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import OrderId, is_order_id, parse_client_order_id
+from fillwright.core.webhooks import check_url, secret_of, secret_text
 
 T = TypeVar("T")
 
@@ -77,6 +80,7 @@ class HttpApi:
         gate: Gate,
         tokens: TokenRegistry,
         clock: Clock,
+        webhooks: WebhookSettings,
         settings: HttpSettings,
     ) -> None:
         self._store = store
@@ -88,6 +92,7 @@ class HttpApi:
         self._gate = gate
         self._tokens = tokens
         self._clock = clock
+        self._webhooks = webhooks
         self._settings = settings
         self.fast_lane_max_bytes = min(settings.body_max_bytes, HIGH_WATER_LIMIT) if settings.fast_lane else 0
         self._started = time.monotonic()
@@ -111,6 +116,9 @@ class HttpApi:
             Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
             Route("/api/limits", self._for(READ, self.limits), methods=["GET"]),
             Route("/api/limits", self._for(ADMIN, self.set_limits), methods=["PUT"]),
+            Route("/api/webhooks", self._for(READ, self.webhooks), methods=["GET"]),
+            Route("/api/webhooks", self._for(TRADE, self.add_webhook), methods=["POST"]),
+            Route("/api/webhooks/{webhook_id}", self._for(TRADE, self.remove_webhook), methods=["DELETE"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             Route("/api/stream", self.stream_page),
@@ -292,6 +300,32 @@ class HttpApi:
         )
         await self._gate.change(caller_of(request).name, control.limits_set(await self._gate.control(), of, limits))
         return await self.limits(request)
+
+    async def webhooks(self, request: Request) -> Response:
+        hooks = (await self._gate.control()).webhooks_of(caller_of(request).account)
+        return reply({"webhooks": [wire.webhook_view(each) for each in hooks]})
+
+    async def add_webhook(self, request: Request) -> Response:
+        caller, url = (
+            caller_of(request),
+            wire.webhook_url(
+                await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
+            ),
+        )
+        check_url(url, private=self._webhooks.private)
+        added = control.webhook_added(
+            await self._gate.control(), caller.account, caller.key_id, url, os.urandom(control.WEBHOOK_ID_BYTES)
+        )
+        secret = secret_text(secret_of(self._webhooks.secret, added.webhook_id))
+        await self._gate.change(caller.name, added)
+        webhook = (await self._gate.control()).webhooks[added.webhook_id]
+        return reply({**wire.webhook_view(webhook), "secret": secret}, 201)
+
+    async def remove_webhook(self, request: Request) -> Response:
+        caller, known = caller_of(request), await self._gate.control()
+        removed = control.webhook_removed(known, request.path_params["webhook_id"], caller.account)
+        await self._gate.change(caller.name, removed)
+        return reply(wire.webhook_view(known.webhooks[removed.webhook_id]))
 
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)

@@ -14,6 +14,7 @@ from fillwright.api import wire
 from fillwright.core.control import TEXT_MAX, Mode
 from fillwright.core.errors import Denied, ExecutionError, FillwrightError
 from fillwright.core.order import KINDS, OrderStatus
+from fillwright.core.webhooks import URL_MAX
 
 Json = dict[str, Any]
 
@@ -32,6 +33,7 @@ _ORDER_ID: Final = {
     "required": True,
     "schema": _ID,
 }
+_WEBHOOK_ID: Final = {"name": "webhookId", "in": "path", "required": True, "schema": {"type": "string"}}
 _AFTER: Final = _query("after", "only events with a higher seq", type="integer", minimum=0)
 _KEY: Final = {
     "name": "Idempotency-Key",
@@ -144,6 +146,9 @@ _SHAPES: Final = {
         "priceDeviation": _AMOUNT, "openOrders": _WHOLE,
     }),
     "LimitsBody": _object({"of": _TEXT, "limits": _of("LimitSet")}),
+    "Webhooks": _object({"webhooks": _list(_of("Webhook"))}),
+    "Webhook": _object({"webhookId": _TEXT, "url": _TEXT, "addedAt": _TIME}, {"secret": _TEXT}),
+    "WebhookBody": _object({"url": {"type": "string", "format": "uri", "maxLength": URL_MAX}}),
     "Entries": _object({"entries": _list(_object({
         "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
     }))}),
@@ -185,6 +190,12 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {200: ("the limits", "Limits")}, ()),
     ("/api/limits", "PUT", "Set all limits of everybody, an account or a key. Needs the scope admin.", [], "LimitsBody",
      {200: ("all limits, in force", "Limits")}, (400, 413, 415)),
+    ("/api/webhooks", "GET", "The addresses that are told of the account's orders.", [], "",
+     {200: ("the webhooks", "Webhooks")}, ()),
+    ("/api/webhooks", "POST", "Have an address told every event of the account's new orders.", [], "WebhookBody",
+     {201: ("the webhook, with the secret that signs its deliveries", "Webhook")}, (400, 413, 415)),
+    ("/api/webhooks/{webhookId}", "DELETE", "Tell an address nothing any more.", [_WEBHOOK_ID], "",
+     {200: ("the webhook, removed", "Webhook")}, (404,)),
     ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], "",
      {200: ("the entries", "Entries")}, (400,)),
     ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",
@@ -198,11 +209,12 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
     ("/docs", "GET", "This document, for people.", [], "", {200: ("a page", "page")}, ()),
     ("/", "GET", "Name, version and endpoints.", [], "", {200: ("the index", "Index")}, ()),
 )  # fmt: skip
-_FAULTS: Final = (500, 503)  # may be the answer to anything
+_FAULTS: Final = (400, 500, 503)  # may be the answer to anything: what is no HTTP is no request for any page
 _GUARDED: Final = (401, 403, 429)  # and these to whatever asks for a key
 _EXAMPLES: Final = {
     "OrderBody": _ORDER_EXAMPLE,
     "ModeBody": {"mode": "reduce", "reason": "maintenance"},
+    "WebhookBody": {"url": "https://desk.example.com/fills"},
     "LimitsBody": {"of": "everybody", "limits": {"orderUsd": "1000", "dayUsd": "20000", "tokens": ["SOL", "USDC"]}},
 }
 

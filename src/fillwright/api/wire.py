@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, mode_set
+from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, Webhook, mode_set
 from fillwright.core.errors import (
     AuditBroken,
     Denied,
@@ -107,12 +107,17 @@ class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     reason: str = ""
 
 
+class WebhookBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    url: str
+
+
 class LimitsBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     of: str
     limits: dict[str, Any]
 
 
 _limits_decoder: Final = msgspec.json.Decoder(LimitsBody, float_hook=str)
+_webhook_decoder: Final = msgspec.json.Decoder(WebhookBody)
 _mode_decoder: Final = msgspec.json.Decoder(ModeBody)
 _order_decoder: Final = msgspec.json.Decoder(OrderBody)
 _field_named: Final = re.compile(r"`\$\.(\w+)`|field `(\w+)`")
@@ -473,6 +478,18 @@ def limits_view(of: str, limits: Limits, used: Mapping[tuple[str, str], int] | N
         "limits": to_document(limits, tokens),
         "used": None if used is None else used_document(used, of, tokens),
     }
+
+
+def webhook_url(body: bytes) -> str:
+    """Return the address that a request body names. Raise InvalidRequest."""
+    try:
+        return _webhook_decoder.decode(body.decode()).url
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"send the address to be told, as `url`: {error}", field="url") from error
+
+
+def webhook_view(webhook: Webhook) -> Json:
+    return {"webhookId": webhook.webhook_id, "url": webhook.url, "addedAt": iso(webhook.added_at_ms)}
 
 
 def mode_view(control: Control) -> Json:

@@ -9,7 +9,16 @@ import msgspec
 import structlog
 
 from fillwright.core import lifecycle
-from fillwright.core.control import Action, Entry, KeyCreated, KeyRevoked, LimitsSet, ModeSet
+from fillwright.core.control import (
+    Action,
+    Entry,
+    KeyCreated,
+    KeyRevoked,
+    LimitsSet,
+    ModeSet,
+    WebhookAdded,
+    WebhookRemoved,
+)
 from fillwright.core.lifecycle import Event, IllegalTransition, Recorded, Update, replay
 from fillwright.core.order import Order, OrderStatus
 from fillwright.core.units import Millis, OrderId
@@ -22,7 +31,7 @@ _TYPES: Final[dict[str, type[Event]]] = {event.__name__: event for event in life
 _DECODERS: Final = {name: msgspec.json.Decoder(event) for name, event in _TYPES.items()}
 _ENCODER: Final = msgspec.json.Encoder()
 _ACTIONS: Final[dict[str, type[Action]]] = {
-    action.__name__: action for action in (KeyCreated, KeyRevoked, ModeSet, LimitsSet)
+    action.__name__: action for action in (KeyCreated, KeyRevoked, ModeSet, LimitsSet, WebhookAdded, WebhookRemoved)
 }
 
 NAMES_LEADING_TO: Final[dict[OrderStatus, list[str]]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -31,6 +31,7 @@ from fillwright.core.ports import (
     Claim,
     Claims,
     Clock,
+    Delivery,
     Listener,
     OrderFilter,
     QueueCounts,
@@ -115,8 +116,11 @@ class MemoryStore:
         self._audit: list[Entry] = []
         self._tickets: dict[str, tuple[str, Millis]] = {}
         self._usage: Counter[tuple[int, str, str]] = Counter()
+        self._deliveries: dict[tuple[str, OrderId], Delivery] = {}
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
         now_ms = self._clock.now_ms()
         order = accepted(order_id, event, now_ms)
         if (known := self._by_client_key.get(order.client_key or "")) is not None:
@@ -130,6 +134,7 @@ class MemoryStore:
             if (over := refusal(caps, used, event.terms)) is not None:
                 raise over
         self._count(order, 1)
+        self._deliveries |= {(each, order_id): Delivery(each, order_id, due_at_ms=now_ms) for each in webhooks}
         self._rows[order_id] = _Row(order, now_ms)
         if order.client_key is not None:
             self._by_client_key[order.client_key] = order_id
@@ -262,6 +267,51 @@ class MemoryStore:
     async def take_ticket(self, digest: str) -> str | None:
         key_id, expires_at_ms = self._tickets.pop(digest, (None, 0))
         return key_id if expires_at_ms > self._clock.now_ms() else None
+
+    async def claim_deliveries(
+        self, webhook_id: str, limit: int, lease_ms: Millis, orders: Sequence[OrderId] | None = None
+    ) -> list[Delivery]:
+        now_ms = self._clock.now_ms()
+        due = [
+            each
+            for each in self._deliveries.values()
+            if each.webhook_id == webhook_id
+            and each.dead_at_ms is None
+            and each.due_at_ms <= now_ms
+            and (orders is None or each.order_id in orders)
+            and self._rows[each.order_id].order.version > each.sent
+        ]
+        due.sort(key=lambda each: each.due_at_ms)
+        taken = [replace(each, lease=each.lease + 1, due_at_ms=now_ms + lease_ms) for each in due[:limit]]
+        self._deliveries |= {(each.webhook_id, each.order_id): each for each in taken}
+        return taken
+
+    async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
+        key = delivery.webhook_id, delivery.order_id
+        if key in self._deliveries and self._deliveries[key].lease == delivery.lease:
+            self._deliveries[key] = delivery
+            if is_over:
+                del self._deliveries[key]
+
+    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        dead = [
+            each for each in self._deliveries.values() if each.dead_at_ms is not None and each.webhook_id in webhooks
+        ]
+        return sorted(dead, key=lambda each: (each.dead_at_ms or 0, each.order_id))[:limit]
+
+    async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
+        dead = await self.dead_deliveries(webhooks, len(self._deliveries))
+        chosen = [each for each in dead if order_id in (None, each.order_id)]
+        now_ms = self._clock.now_ms()
+        self._deliveries |= {
+            (each.webhook_id, each.order_id): replace(each, dead_at_ms=None, tries=0, due_at_ms=now_ms)
+            for each in chosen
+        }
+        return len(chosen)
+
+    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
+        for key in [key for key in self._deliveries if key[0] in webhooks]:
+            del self._deliveries[key]
 
     async def add_audit(self, entry: Entry) -> bool:
         if entry.seq != len(self._audit) + 1:

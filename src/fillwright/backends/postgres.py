@@ -57,7 +57,7 @@ from fillwright.core.lifecycle import (
 )
 from fillwright.core.limits import OPEN, Cap, counted, day_of, owner, refusal, whose
 from fillwright.core.order import Order, OrderStatus, client_key
-from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
+from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Delivery, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, order_id_floor
 
 T = TypeVar("T")
@@ -78,6 +78,7 @@ class _Accept:
     event: Accepted
     encoded: codec.Encoded
     caps: Sequence[Cap]
+    webhooks: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +167,13 @@ class PostgresStore:
         self._lookups = Lane([Link(url, settings)], self._read_logs, id, settings.patience_ms)
         self._floors: tuple[Millis, Millis, Millis] | None = None
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
         now_ms = self._clock.now_ms()
         order = accepted(order_id, event, now_ms)
         update = Update(Recorded(order_id, 1, now_ms, event), order)
-        return await self._accepts.run(_Accept(update, event, codec.encode(event), caps))
+        return await self._accepts.run(_Accept(update, event, codec.encode(event), caps, webhooks))
 
     async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
         return await self._read(lambda connection: _usage(connection, day, of, of))
@@ -275,6 +278,33 @@ class PostgresStore:
         row = await self._read(lambda connection: connection.fetchrow(sql.TAKE_TICKET, digest))
         return str(row["key_id"]) if row is not None and row["expires_at_ms"] > self._clock.now_ms() else None
 
+    async def claim_deliveries(
+        self, webhook_id: str, limit: int, lease_ms: Millis, orders: Sequence[OrderId] | None = None
+    ) -> list[Delivery]:
+        now_ms = self._clock.now_ms()
+        values = (webhook_id, limit, now_ms, now_ms + lease_ms, orders)
+        rows = await self._read(lambda connection: connection.fetch(sql.CLAIM_DELIVERIES, *values))
+        return [Delivery(*row) for row in rows]
+
+    async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
+        key = (delivery.webhook_id, delivery.order_id, delivery.lease)
+        state = (delivery.sent, delivery.tries, delivery.due_at_ms, delivery.error, delivery.dead_at_ms)
+        if is_over:
+            await self._read(lambda connection: connection.execute(sql.END_DELIVERY, *key))
+        else:
+            await self._read(lambda connection: connection.execute(sql.SETTLE_DELIVERY, *key, *state))
+
+    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        rows = await self._read(lambda connection: connection.fetch(sql.DEAD_DELIVERIES, webhooks, limit))
+        return [Delivery(*row) for row in rows]
+
+    async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
+        values = (webhooks, order_id, self._clock.now_ms())
+        return int(await self._read(lambda connection: connection.fetchval(sql.REVIVE_DELIVERIES, *values)))
+
+    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
+        await self._read(lambda connection: connection.execute(sql.DROP_DELIVERIES, webhooks))
+
     async def add_audit(self, entry: Entry) -> bool:
         async def write(connection: Connection) -> bool:
             row = codec.audit_row(entry)
@@ -376,6 +406,8 @@ class PostgresStore:
             [order.account for order in orders],
             [order.charge.key_id if order.charge is not None else "" for order in orders],
             *_columns(charged),
+            [item.update.order.id for item in items for _ in item.webhooks],
+            [webhook_id for item in items for webhook_id in item.webhooks],
         )
         new = {row[0] for row in rows}
         before: dict[str, Order | None] = {}

@@ -11,7 +11,7 @@ from typing import Final
 
 # $1 ids, $2 client order ids with their accounts, $3 $4 mints, $5 expiries, $6 times, $7 event types, $8 event data,
 # $9 capacity, $10 shard, $11 accounts, $12 keys; $13 orders, $14 days, $15 whose, $16 what of and $17 how much they
-# count for
+# count for; $18 orders and $19 the webhooks that are to be told of them
 ACCEPT: Final = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
@@ -40,6 +40,10 @@ WITH given AS MATERIALIZED (
     FROM unnest($13::text[], $14::int[], $15::text[], $16::text[], $17::text[]) AS u (id, day, whose, what, amount)
     JOIN new_orders USING (id) GROUP BY u.day, u.whose, u.what ORDER BY u.day, u.whose, u.what
     ON CONFLICT (day, whose, what, shard) DO UPDATE SET amount = usage.amount + excluded.amount
+), to_deliver AS (
+    INSERT INTO deliveries (webhook_id, order_id, due_at_ms)
+    SELECT w.webhook_id, id, g.at_ms FROM unnest($18::text[], $19::text[]) AS w (id, webhook_id)
+    JOIN new_orders USING (id) JOIN given g USING (id)
 )
 SELECT id FROM new_orders
 """
@@ -118,6 +122,44 @@ OPEN_ORDERS_OF_KEY: Final = "SELECT count(*) FROM queue WHERE key_id = $1 AND ke
 
 # $1 the first day that anybody may still ask for
 FORGET_USAGE: Final = "DELETE FROM usage WHERE day < $1"
+
+# $1 webhook, $2 how many at most, $3 now, $4 end of the lease, $5 of which orders, NULL: of any
+CLAIM_DELIVERIES: Final = """
+WITH due AS MATERIALIZED (
+    SELECT order_id FROM deliveries d
+    WHERE webhook_id = $1 AND due_at_ms <= $3::bigint AND dead_at_ms IS NULL
+        AND EXISTS (SELECT FROM events e WHERE e.order_id = d.order_id AND e.seq = d.sent + 1)
+        AND ($5::text[] IS NULL OR order_id = ANY($5))
+    ORDER BY due_at_ms LIMIT $2::bigint FOR UPDATE SKIP LOCKED
+)
+UPDATE deliveries SET lease = lease + 1, due_at_ms = $4::bigint
+WHERE webhook_id = $1 AND order_id IN (SELECT order_id FROM due)
+RETURNING webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms
+"""
+
+# $1 webhook, $2 order, $3 lease
+SETTLE_DELIVERY: Final = (
+    "UPDATE deliveries SET sent = $4, tries = $5, due_at_ms = $6, error = $7, dead_at_ms = $8"
+    " WHERE webhook_id = $1 AND order_id = $2 AND lease = $3"
+)
+END_DELIVERY: Final = "DELETE FROM deliveries WHERE webhook_id = $1 AND order_id = $2 AND lease = $3"
+
+# $1 webhooks, $2 how many at most
+DEAD_DELIVERIES: Final = (
+    "SELECT webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms FROM deliveries"
+    " WHERE webhook_id = ANY($1::text[]) AND dead_at_ms IS NOT NULL ORDER BY dead_at_ms, order_id LIMIT $2"
+)
+
+# $1 webhooks, $2 order, NULL: any, $3 now
+REVIVE_DELIVERIES: Final = """
+WITH revived AS (
+    UPDATE deliveries SET dead_at_ms = NULL, tries = 0, due_at_ms = $3::bigint
+    WHERE webhook_id = ANY($1::text[]) AND dead_at_ms IS NOT NULL AND order_id = coalesce($2::text, order_id)
+    RETURNING 1
+)
+SELECT count(*) FROM revived
+"""
+DROP_DELIVERIES: Final = "DELETE FROM deliveries WHERE webhook_id = ANY($1::text[])"
 
 # What is in the way of events that were not appended. $1 order ids, $2 seqs, $3 signatures
 OBSTACLES: Final = """

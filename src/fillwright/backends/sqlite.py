@@ -35,7 +35,7 @@ from fillwright.core.lifecycle import (
 )
 from fillwright.core.limits import Cap
 from fillwright.core.order import Order, OrderStatus
-from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Listener, OrderFilter, QueueCounts
+from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Delivery, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId
 
 T = TypeVar("T")
@@ -78,8 +78,11 @@ class SqliteStore:
         # What may take long has a connection of its own: one look at many orders must not keep all others waiting.
         self._searches = _Reader(_connect(path) if threaded else self._writer, threaded=threaded)
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
-        return await self._group.run(Accept(order_id, event, codec.encode(event), self._clock, self._capacity, caps))
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
+        encoded = codec.encode(event)
+        return await self._group.run(Accept(order_id, event, encoded, self._clock, self._capacity, caps, webhooks))
 
     async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
         return await self._read(lambda session: session.usage(day, of))
@@ -175,6 +178,27 @@ class SqliteStore:
     async def take_ticket(self, digest: str) -> str | None:
         now_ms = self._clock.now_ms()
         return await self._group.run(lambda session: session.take_ticket(digest, now_ms))
+
+    async def claim_deliveries(
+        self, webhook_id: str, limit: int, lease_ms: Millis, orders: Sequence[OrderId] | None = None
+    ) -> list[Delivery]:
+        now_ms = self._clock.now_ms()
+        return await self._group.run(
+            lambda session: session.claim_deliveries(webhook_id, limit, now_ms, now_ms + lease_ms, orders)
+        )
+
+    async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
+        await self._group.run(lambda session: session.settle_delivery(delivery, is_over=is_over))
+
+    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        return await self._read(lambda session: session.dead_deliveries(webhooks, limit), long=True)
+
+    async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
+        now_ms = self._clock.now_ms()
+        return await self._group.run(lambda session: session.revive_deliveries(webhooks, order_id, now_ms))
+
+    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
+        await self._group.run(lambda session: session.drop_deliveries(webhooks))
 
     async def add_audit(self, entry: Entry) -> bool:
         return await self._group.run(lambda session: session.add_audit(codec.audit_row(entry)))

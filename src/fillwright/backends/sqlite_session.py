@@ -32,7 +32,7 @@ from fillwright.core.lifecycle import (
 )
 from fillwright.core.limits import OPEN, Cap, counted, owner, refusal
 from fillwright.core.order import Order, OrderStatus, client_key
-from fillwright.core.ports import START_WINDOW_MS, Clock, OrderFilter, QueueCounts
+from fillwright.core.ports import START_WINDOW_MS, Clock, Delivery, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 EXPIRED_PER_CLAIM: Final = 100
@@ -51,6 +51,7 @@ class Accept:
     clock: Clock
     capacity: int
     caps: Sequence[Cap] = ()
+    webhooks: Sequence[str] = ()
 
     def __call__(self, session: Session) -> Order:
         now_ms = self.clock.now_ms()
@@ -69,7 +70,7 @@ class Accept:
             used = session.used(order.charge.day, self.caps)
             if (over := refusal(self.caps, used, order.terms)) is not None:
                 raise over
-        session.add_order(order)
+        session.add_order(order, self.webhooks)
         session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order), self.encoded)
         return order
 
@@ -117,6 +118,7 @@ class Session:
         self._open: int | None = None
         self._new_orders: list[tuple[Any, ...]] = []
         self._new_events: list[tuple[Any, ...]] = []
+        self._new_deliveries: list[tuple[Any, ...]] = []
         self._settled: list[tuple[Any, ...]] = []
 
     def look_up(self, writes: Sequence[Accept | Append]) -> None:
@@ -148,12 +150,13 @@ class Session:
             )
             self.signatures = {row[0] for row in rows}
 
-    def add_order(self, order: Order) -> None:
+    def add_order(self, order: Order, webhooks: Sequence[str]) -> None:
         terms, key = order.terms, order.client_key
         key_id = order.charge.key_id if order.charge is not None else ""
         mints = (terms.token_in.mint, terms.token_out.mint)
         self._new_orders.append((order.id, key, order.account, *mints, terms.expires_at_ms, order.due_at_ms, key_id))
         self._tally["accepted"] += 1
+        self._new_deliveries += [(each, order.id, order.created_at_ms) for each in webhooks]
         self._open_of[order.account, key_id] += 1
         for day, of, what, amount in counted(order):
             self._usage[day, of, what] += amount
@@ -211,6 +214,11 @@ class Session:
                 (_json(self._new_events),),
             )
             self._new_events = []
+        if self._new_deliveries:
+            self.connection.executemany(
+                "INSERT INTO deliveries (webhook_id, order_id, due_at_ms) VALUES (?, ?, ?)", self._new_deliveries
+            )
+            self._new_deliveries = []
         if self._settled:
             self.connection.execute(
                 "UPDATE orders SET outcome = new.outcome, due_at_ms = new.due_at_ms, leased_by = NULL FROM ("
@@ -467,6 +475,57 @@ class Session:
             "DELETE FROM tickets WHERE digest = ? RETURNING key_id, expires_at_ms", (digest,)
         ).fetchall()
         return next((str(key_id) for key_id, expires_at_ms in rows if expires_at_ms > now_ms), None)
+
+    def claim_deliveries(
+        self, webhook_id: str, limit: int, now_ms: Millis, until_ms: Millis, orders: Sequence[OrderId] | None
+    ) -> list[Delivery]:
+        self.flush()
+        narrowed = "" if orders is None else " AND order_id IN (SELECT value FROM json_each(?))"
+        ids = self._ids(
+            "SELECT order_id FROM deliveries d WHERE webhook_id = ? AND due_at_ms <= ? AND dead_at_ms IS NULL"  # noqa: S608 (constants)
+            f" AND EXISTS (SELECT 1 FROM events e WHERE e.order_id = d.order_id AND e.seq = d.sent + 1){narrowed}"
+            " ORDER BY due_at_ms LIMIT ?",
+            *(webhook_id, now_ms, *([] if orders is None else [_json(orders)]), limit),
+        )
+        rows = self.connection.execute(
+            "UPDATE deliveries SET lease = lease + 1, due_at_ms = ? WHERE webhook_id = ?"
+            " AND order_id IN (SELECT value FROM json_each(?))"
+            " RETURNING webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms",
+            (until_ms, webhook_id, _json(ids)),
+        )
+        return [Delivery(*row) for row in rows.fetchall()]
+
+    def settle_delivery(self, delivery: Delivery, *, is_over: bool) -> None:
+        key = (delivery.webhook_id, delivery.order_id, delivery.lease)
+        if is_over:
+            self.connection.execute("DELETE FROM deliveries WHERE webhook_id = ? AND order_id = ? AND lease = ?", key)
+            return
+        self.connection.execute(
+            "UPDATE deliveries SET sent = ?, tries = ?, due_at_ms = ?, error = ?, dead_at_ms = ?"
+            " WHERE webhook_id = ? AND order_id = ? AND lease = ?",
+            (delivery.sent, delivery.tries, delivery.due_at_ms, delivery.error, delivery.dead_at_ms, *key),
+        )
+
+    def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        rows = self.connection.execute(
+            "SELECT webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms FROM deliveries"
+            " WHERE webhook_id IN (SELECT value FROM json_each(?)) AND dead_at_ms IS NOT NULL"
+            " ORDER BY dead_at_ms, order_id LIMIT ?",
+            (_json(webhooks), limit),
+        )
+        return [Delivery(*row) for row in rows]
+
+    def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None, now_ms: Millis) -> int:
+        return self.connection.execute(
+            "UPDATE deliveries SET dead_at_ms = NULL, tries = 0, due_at_ms = ? WHERE dead_at_ms IS NOT NULL"
+            " AND webhook_id IN (SELECT value FROM json_each(?)) AND order_id = coalesce(?, order_id)",
+            (now_ms, _json(webhooks), order_id),
+        ).rowcount
+
+    def drop_deliveries(self, webhooks: Sequence[str]) -> None:
+        self.connection.execute(
+            "DELETE FROM deliveries WHERE webhook_id IN (SELECT value FROM json_each(?))", (_json(webhooks),)
+        )
 
     def add_audit(self, row: codec.AuditRow) -> bool:
         """Write an entry of the audit log, if its place is free or its own."""

@@ -18,7 +18,7 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.errors import AuditBroken, InvalidRequest
+from fillwright.core.errors import AuditBroken, InvalidRequest, NotFound, TooManyWebhooks
 from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, owner
 from fillwright.core.units import Millis, base58
 
@@ -27,6 +27,8 @@ LOCAL_ACCOUNT: Final = ""
 
 GENESIS: Final = "0" * 64
 KEY_ID_BYTES: Final = 8
+WEBHOOK_ID_BYTES: Final = 12
+WEBHOOKS_MAX: Final = 10
 TEXT_MAX: Final = 500
 
 
@@ -74,7 +76,22 @@ class LimitsSet:
     limits: Limits
 
 
-Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet | LimitsSet
+@dataclass(frozen=True, slots=True)
+class WebhookAdded:
+    """From now on `url` is told what becomes of the account's new orders; it belongs to a key, if there are any."""
+
+    webhook_id: str
+    key_id: str
+    account: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRemoved:
+    webhook_id: str
+
+
+Action: TypeAlias = KeyCreated | KeyRevoked | ModeSet | LimitsSet | WebhookAdded | WebhookRemoved
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,16 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    webhook_id: str
+    key_id: str
+    account: str
+    url: str
+    added_at_ms: Millis
+    is_removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """What is in force after the first `seq` entries. `limits_seq` is the last that changed a limit."""
 
@@ -114,11 +141,20 @@ class Control:
     keys: Mapping[str, Key] = field(default_factory=lambda: MappingProxyType({}))
     limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     limits_seq: int = 0
+    webhooks: Mapping[str, Webhook] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def demands_keys(self) -> bool:
         """Once a key was made, nobody comes in without one: not even after the last was revoked."""
         return bool(self.keys)
+
+    def is_active(self, webhook: Webhook) -> bool:
+        """Return whether a webhook is told anything: not once it, or its key, is taken away."""
+        key = self.keys.get(webhook.key_id)
+        return not webhook.is_removed and (key is None or not key.is_revoked)
+
+    def webhooks_of(self, account: str) -> list[Webhook]:
+        return [each for each in self.webhooks.values() if each.account == account and self.is_active(each)]
 
 
 def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: bytes) -> tuple[KeyCreated, str]:
@@ -154,6 +190,21 @@ def new_ticket(random_bytes: bytes) -> tuple[str, str]:
 def mode_set(mode: Mode, reason: str) -> ModeSet:
     """Return the change; of the reason, what can be shown and kept. A halt must not fail for its wording."""
     return ModeSet(mode, plain(reason))
+
+
+def webhook_added(control: Control, account: str, key_id: str, url: str, random_bytes: bytes) -> WebhookAdded:
+    """Return the change; of `random_bytes` the webhook's id is made. Raise Denied if there are too many."""
+    if len(control.webhooks_of(account)) >= WEBHOOKS_MAX:
+        raise TooManyWebhooks(f"an account may have {WEBHOOKS_MAX} webhooks; remove one first")
+    return WebhookAdded(f"wh_{base58(random_bytes)}", key_id, account, url)
+
+
+def webhook_removed(control: Control, webhook_id: str, account: str | None) -> WebhookRemoved:
+    """Return the change. Raise NotFound if there is no such webhook, or it is not that of `account` (None: any)."""
+    webhook = control.webhooks.get(webhook_id)
+    if webhook is None or webhook.is_removed or account not in (None, webhook.account):
+        raise NotFound(f"there is no webhook {webhook_id[:64]!r}")
+    return WebhookRemoved(webhook_id)
 
 
 def limits_set(control: Control, of: str, limits: Limits) -> LimitsSet:
@@ -205,6 +256,14 @@ def apply(control: Control, entry: Entry) -> Control:
             others = {each: kept for each, kept in control.limits.items() if each != of}
             now = others if limits == NONE else {**others, of: limits}
             return replace(after, limits=MappingProxyType(now), limits_seq=entry.seq)
+        case WebhookAdded(webhook_id, key_id, account, url):
+            webhook = Webhook(webhook_id, key_id, account, url, entry.at_ms)
+            return replace(after, webhooks=MappingProxyType({**control.webhooks, webhook_id: webhook}))
+        case WebhookRemoved(webhook_id):
+            if webhook_id not in control.webhooks:
+                raise AuditBroken(f"entry {entry.seq} removes the webhook {webhook_id}, which nobody added")
+            removed = replace(control.webhooks[webhook_id], is_removed=True)
+            return replace(after, webhooks=MappingProxyType({**control.webhooks, webhook_id: removed}))
 
 
 def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:

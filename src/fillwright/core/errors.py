@@ -18,6 +18,8 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
+│   ├── InvalidWebhook
+│   ├── TooManyWebhooks
 │   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
 │   │   │                      before it is signed, so each of these is an ExecutionError, too
 │   │   ├── AmountTooLarge
@@ -172,6 +174,16 @@ class IdempotencyMismatch(Denied):
 class QueueFull(Denied):
     code = "queue_full"
     title = "The queue is full"
+
+
+class InvalidWebhook(Denied):
+    code = "invalid_webhook"
+    title = "The address cannot be told anything"
+
+
+class TooManyWebhooks(Denied):
+    code = "too_many_webhooks"
+    title = "The account has as many webhooks as it may"
 
 
 class NotReady(Denied):

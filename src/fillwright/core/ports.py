@@ -165,6 +165,23 @@ class QueueCounts:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How far a webhook has been told of an order: `sent` is the last event that it took.
+
+    `lease` is the fence, as with claims. Given up (`dead_at_ms`) it waits for somebody to have it tried again.
+    """
+
+    webhook_id: str
+    order_id: OrderId
+    sent: int = 0
+    tries: int = 0
+    due_at_ms: Millis = 0
+    lease: int = 0
+    error: str = ""
+    dead_at_ms: Millis | None = None
+
+
 class Store(Protocol):
     """The log of events, and the queue that follows from it. What a method returns is durable.
 
@@ -172,12 +189,14 @@ class Store(Protocol):
     Any method may raise StoreUnavailable.
     """
 
-    async def accept(self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = ()) -> Order:
+    async def accept(
+        self, order_id: OrderId, event: Accepted, caps: Sequence[Cap] = (), webhooks: Sequence[str] = ()
+    ) -> Order:
         """Append an order's first event. If its account knows its client order id, return that order, unchanged.
 
         Raise QueueFull if as many orders are open as the store admits, Halted if the audit log says that nothing new is
         taken, OverLimit if one of `caps` would be exceeded. Of all who accept with caps, in whatever process, each sees
-        what those before have used.
+        what those before have used. `webhooks` are to be told of the order: a delivery to each begins in this commit.
         """
 
     async def usage(self, day: int, of: Sequence[str]) -> Mapping[tuple[str, str], int]:
@@ -233,6 +252,26 @@ class Store(Protocol):
 
     async def take_ticket(self, digest: str) -> str | None:
         """Return whose key a ticket is of, and forget it. None if there is none, or it has expired."""
+
+    async def claim_deliveries(
+        self, webhook_id: str, limit: int, lease_ms: Millis, orders: Sequence[OrderId] | None = None
+    ) -> list[Delivery]:
+        """Take up to `limit` of a webhook's deliveries that are due and have an event to tell, under a new lease each.
+
+        `orders` narrows that to some.
+        """
+
+    async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
+        """Keep a delivery as it stands now, or forget it if it `is_over`, unless somebody else has taken it since."""
+
+    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        """Return deliveries that were given up, the oldest first."""
+
+    async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
+        """Make deliveries that were given up due again, those of one order or all. Return how many there were."""
+
+    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
+        """Forget all deliveries to webhooks that there are no more."""
 
     async def add_audit(self, entry: Entry) -> bool:
         """Append an entry to the audit log. Return False if another one has its place: read on, and try again."""

@@ -72,7 +72,8 @@ class Intake:
         if refusal is None:
             charge, caps, refusal = await self._risk.admit(control, terms, account, key_id)
         if refusal is None:
-            order = await self._store.accept(new_id, Accepted(terms, key, account, charge), caps)
+            webhooks = [each.webhook_id for each in control.webhooks_of(account)] if control.webhooks else ()
+            order = await self._store.accept(new_id, Accepted(terms, key, account, charge), caps, webhooks)
         else:  # not as a new order, but a repeated request still finds its own
             known = await self._store.find(OrderFilter(account, client_order_id=key, limit=1)) if key else []
             if not known:

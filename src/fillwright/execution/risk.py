@@ -75,7 +75,8 @@ class Risk:
         if not bounds:
             return
         terms = order.terms
-        usd = self._prices.usd(terms.token_in, terms.in_amount)
+        # What it was worth when it was accepted: that the price has moved since breaks no limit.
+        usd = order.charge.usd if order.charge is not None else self._prices.usd(terms.token_in, terms.in_amount)
         bounds.check(terms, usd)
         if order.route is not None and bounds.ask_the_market:
             self._check_quote(bounds, terms, order.route.quote)

@@ -1,0 +1,285 @@
+"""Webhooks: a client's own address is told every event of its account's orders, whatever it makes of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import socket
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pytest
+from aiohttp import web
+
+from fillwright.api.outbound import Outbound
+from fillwright.api.webhooks import Undelivered
+from fillwright.core.control import KeyRevoked, Scope, new_key
+from fillwright.core.errors import InvalidWebhook
+from fillwright.core.webhooks import check_url, is_private
+from tests.virtual import until
+from tests.world import SWAP, Json, World, a_world
+
+SECRET: Final = "of thirty-two characters or more."
+LIFE: Final = ["pending", "routing", "building", "submitted", "confirmed"]
+
+
+async def never() -> int:
+    return await asyncio.get_running_loop().create_future()
+
+
+class Receiver:
+    """An address that keeps what it was told, and answers what `status` says."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, str], bytes]] = []
+        self.taken: defaultdict[str, list[int]] = defaultdict(list)
+        self.status: Callable[[Json], int | Awaitable[int]] = lambda _: 200
+        self.url = ""
+
+    async def hear(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.told.append(({name.lower(): value for name, value in request.headers.items()}, body))
+        message = json.loads(body)
+        status = self.status(message)
+        if not isinstance(status, int):
+            status = await status
+        if status == 200:
+            self.taken[message["orderId"]].append(message["seq"])
+        return web.Response(status=status, headers={"location": self.url} if status == 302 else {})
+
+    def statuses(self, order_id: str) -> list[str]:
+        messages = [json.loads(body) for _, body in self.told]
+        return [message["status"] for message in messages if message["orderId"] == order_id]
+
+
+@asynccontextmanager
+async def a_receiver() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    application = web.Application()
+    application.router.add_post("/told", receiver.hear)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    receiver.url = f"http://127.0.0.1:{port}/told"
+    try:
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def hooked(**settings: Any) -> AsyncIterator[tuple[World, Receiver, Json]]:
+    """A world, and an address that is told of it."""
+    chosen = {"webhook_secret": SECRET, "webhook_private": "on", **settings}
+    async with a_receiver() as receiver, a_world(**chosen) as world:
+        yield world, receiver, await add(world, receiver.url)
+
+
+async def add(world: World, url: str, headers: dict[str, str] | None = None) -> Json:
+    status, body = await world.post("/api/webhooks", json={"url": url}, headers=headers or {})
+    assert status == 201, body
+    return body
+
+
+async def test_an_address_is_told_every_event_of_an_order_in_order() -> None:
+    async with hooked() as (world, receiver, _):
+        ids = [await world.submit() for _ in range(20)]
+        await until(lambda: all(len(receiver.taken[order_id]) == 5 for order_id in ids))
+        for order_id in ids:
+            assert receiver.taken[order_id] == [1, 2, 3, 4, 5]
+            assert receiver.statuses(order_id) == LIFE
+        _, stream = await world.get(f"/api/orders/{ids[0]}/events")
+        told = [json.loads(body) for _, body in receiver.told if json.loads(body)["orderId"] == ids[0]]
+        assert [message["data"] for message in told] == [event["data"] for event in stream["events"]]
+        assert {message["event"] for message in told} == {"order:update"}
+
+
+async def test_what_an_address_is_told_is_signed_as_standard_webhooks_says() -> None:
+    async with hooked() as (world, receiver, webhook):
+        order_id = await world.submit()
+        await until(lambda: len(receiver.taken[order_id]) == 5)
+        secret = base64.b64decode(webhook["secret"].removeprefix("whsec_"))
+        for headers, body in receiver.told:
+            signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+            expected = base64.b64encode(hmac.new(secret, signed, hashlib.sha256).digest()).decode()
+            assert headers["webhook-signature"] == f"v1,{expected}"
+            assert abs(int(headers["webhook-timestamp"]) - world.clock.now_ms() / 1000) < 60
+            assert headers["content-type"] == "application/json"
+        ids = [headers["webhook-id"] for headers, _ in receiver.told]
+        assert ids == [f"{order_id}.{seq}" for seq in range(1, 6)]
+
+
+@pytest.mark.parametrize("failure", [500, 302, 404, "silence"])
+async def test_what_is_not_taken_comes_again_and_what_follows_waits_for_it(failure: int | str) -> None:
+    async with hooked(webhook_timeout_ms=500) as (world, receiver, _):
+        refused = list[str]()
+
+        def status(message: Json) -> int | Awaitable[int]:
+            if message["seq"] == 3 and len(refused) < 4:
+                refused.append(message["orderId"])
+                return failure if isinstance(failure, int) else never()
+            return 200
+
+        receiver.status = status
+        begun_ms = world.clock.now_ms()
+        order_id = await world.submit()
+        await until(lambda: len(receiver.taken[order_id]) == 5)
+        assert receiver.taken[order_id] == [1, 2, 3, 4, 5]
+        assert refused == [order_id] * 4
+        assert world.clock.now_ms() - begun_ms > 1_000 + 2_000 + 4_000 + 8_000  # later each time
+        ids = [headers["webhook-id"] for headers, _ in receiver.told]
+        assert ids.count(f"{order_id}.3") == 5
+
+
+async def test_what_is_never_taken_is_given_up_and_can_be_had_once_more() -> None:
+    async with hooked(webhook_attempts_max=3) as (world, receiver, webhook):
+        receiver.status = lambda message: 200 if message["seq"] < 4 else 500
+        order_id = await world.submit()
+        store = world.engine.store
+        await until(lambda: receiver.statuses(order_id).count("submitted") == 3)
+        await world.clock.sleep(20_000)
+        (dead,) = await store.dead_deliveries([webhook["webhookId"]], 10)
+        assert (dead.order_id, dead.sent, dead.tries, dead.error) == (order_id, 3, 3, "the answer was 500")
+        assert receiver.statuses(order_id).count("submitted") == 3
+        receiver.status = lambda _: 200
+        assert await store.revive_deliveries([webhook["webhookId"]]) == 1
+        await until(lambda: len(receiver.taken[order_id]) == 5)
+        assert receiver.taken[order_id] == [1, 2, 3, 4, 5]
+
+
+async def test_an_address_that_says_it_is_gone_is_given_up_at_once() -> None:
+    async with hooked() as (world, receiver, webhook):
+        receiver.status = lambda _: 410
+        await world.submit()
+        await world.clock.sleep(10_000)
+        assert len(receiver.told) == 1
+        assert len(await world.engine.store.dead_deliveries([webhook["webhookId"]], 10)) == 1
+
+
+async def test_an_address_that_never_answers_holds_up_neither_orders_nor_other_addresses() -> None:
+    async with hooked() as (world, receiver, _), a_receiver() as slow:
+        slow.status = lambda _: never()
+        await add(world, slow.url)
+        begun_ms = world.clock.now_ms()
+        ids = [await world.submit() for _ in range(50)]
+        for order_id in ids:
+            assert (await world.statuses(order_id))[-1] == "confirmed"
+        await until(lambda: all(len(receiver.taken[order_id]) == 5 for order_id in ids))
+        assert world.clock.now_ms() - begun_ms < 30_000
+        assert len(slow.told) <= 8 * 3, "more at a time than one address may have"
+
+
+async def test_an_address_is_told_of_its_own_account_only_and_not_once_its_key_is_gone() -> None:
+    chosen: dict[str, Any] = {"webhook_secret": SECRET, "webhook_private": "on"}
+    async with a_receiver() as mine, a_receiver() as theirs, a_world(**chosen) as world:
+        headers, ids = dict[str, dict[str, str]](), dict[str, str]()
+        for number, who in enumerate(["me", "them"]):
+            created, text = new_key("", who, frozenset({Scope.TRADE, Scope.READ}), bytes([number + 1]) * 40)
+            await world.gate.change("test", created)
+            headers[who], ids[who] = {"Authorization": f"Bearer {text}"}, created.key_id
+        await add(world, mine.url, headers["me"])
+        hook = await add(world, theirs.url, headers["them"])
+        _, body = await world.post(json=SWAP, headers=headers["me"])
+        await until(lambda: len(mine.taken[body["orderId"]]) == 5)
+        assert theirs.told == []
+        async with world.http.get("/api/webhooks", headers=headers["me"]) as response:
+            assert [each["url"] for each in (await response.json())["webhooks"]] == [mine.url]
+        path = f"/api/webhooks/{hook['webhookId']}"
+        async with world.http.delete(path, headers=headers["me"]) as response:
+            assert response.status == 404
+        await world.gate.change("test", KeyRevoked(ids["them"]))
+        created, text = new_key("them", "again", frozenset(Scope), bytes([9]) * 40)
+        await world.gate.change("test", created)
+        headers["them"] = {"Authorization": f"Bearer {text}"}
+        _, body = await world.post(json=SWAP, headers=headers["them"])
+        await world.finished(body["orderId"], headers["them"])
+        await world.clock.sleep(10_000)
+        assert theirs.told == []
+
+
+async def test_an_address_that_was_removed_is_told_nothing_any_more() -> None:
+    async with hooked() as (world, receiver, webhook):
+        async with world.http.delete(f"/api/webhooks/{webhook['webhookId']}") as response:
+            assert response.status == 200
+        order_id = await world.submit()
+        assert (await world.statuses(order_id))[-1] == "confirmed"
+        await world.clock.sleep(10_000)
+        assert receiver.told == []
+        assert (await world.get("/api/webhooks"))[1]["webhooks"] == []
+        async with world.http.delete(f"/api/webhooks/{webhook['webhookId']}") as response:
+            assert response.status == 404
+
+
+async def test_an_account_has_so_many_webhooks_and_no_more() -> None:
+    async with hooked() as (world, receiver, _):
+        for _ in range(9):
+            await add(world, receiver.url)
+        status, body = await world.post("/api/webhooks", json={"url": receiver.url})
+        assert (status, body["code"]) == (400, "too_many_webhooks")
+
+
+async def test_without_a_secret_of_the_engine_s_there_are_no_webhooks() -> None:
+    async with a_world() as world:
+        status, body = await world.post("/api/webhooks", json={"url": "https://example.com/told"})
+        assert (status, body["code"]) == (400, "invalid_webhook")
+        assert world.gate.known.webhooks == {}
+
+
+BEHIND: Final = [
+    "127.0.0.1", "127.1.2.3", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
+    "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::1", "::ffff:10.0.0.1",
+    "64:ff9b::a00:1", "2002:a00:1::",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", BEHIND)
+def test_an_address_that_only_the_engine_can_reach_is_refused(address: str) -> None:
+    assert is_private(address)
+    host = f"[{address}]" if ":" in address else address
+    with pytest.raises(InvalidWebhook):
+        check_url(f"https://{host}/told", private=False)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700:4700::1111", "::ffff:1.1.1.1"])
+def test_an_address_of_the_internet_is_not_refused(address: str) -> None:
+    assert not is_private(address)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/told", "ftp://example.com", "https://", "https://user:word@example.com", "example.com",
+        "https://example.com/#part", "https://localhost/", "https://LOCALHOST./", "https://printer.local/",
+        "https://exa mple.com", "https://example.com:99999/", "https://[::1",
+        "https://exämple.com/", "https://x/" + "a" * 500,
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_meant_is_refused(url: str) -> None:
+    with pytest.raises(InvalidWebhook):
+        check_url(url, private=False)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "rebound.example.com"])
+async def test_no_connection_is_made_to_the_engine_s_own_network_whatever_a_name_means_by_then(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+
+    def rebound(name: str, *rest: Any, **more: Any) -> Any:
+        return real("127.0.0.1" if name == "rebound.example.com" else name, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", rebound)
+    async with a_receiver() as receiver:
+        port = receiver.url.split(":")[2].split("/")[0]
+        outbound = Outbound(5, private=False)
+        with pytest.raises(Undelivered, match=r"private|cannot connect|not a canonical"):
+            await outbound.post(f"http://{host}:{port}/told", b"{}", {})
+        await outbound.close()
+        assert receiver.told == []
