@@ -125,6 +125,15 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "stream_backlog_max": "Updates that a stream's client may be behind before it is closed.",
         "stream_connections_max": "Streams open at the same time.",
     },
+    "Webhooks": {
+        "webhook_secret": "What the secrets that sign deliveries are made of: 32 random characters or more, the same"
+        " for all processes. Without it there are no webhooks.",
+        "webhook_delivery": "Whether this worker delivers to webhooks, too.",
+        "webhook_private": "Whether addresses of this machine's network, and plain HTTP, may be told.",
+        "webhook_attempts_max": "Tries of a delivery, a second apart at first and an hour in the end, before it is"
+        " given up.",
+        "webhook_timeout_ms": "How long an address may take to answer.",
+    },
     "BullMQ bridge": {
         "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",
         "bullmq_prefix": "The prefix of that queue's keys in Redis.",
@@ -227,7 +236,9 @@ def errors_page() -> str:
         "",
         "A code never changes once published. An answer with an error is `application/problem+json` (RFC 9457):"
         " `type`, `title`, `status`, `detail` and `code`, the same again as `error` (the title) and `message` (the"
-        " detail), and `field` where one part of the request is at fault. 429 and 503 carry `Retry-After`.",
+        " detail), and `field` where one part of the request is at fault. A refusal by one of"
+        " the operators' limits names it in `limit`: its `name`, and whose it is, `of`. 429 and 503 carry"
+        " `Retry-After`.",
         "",
         "## In answers",
         "",

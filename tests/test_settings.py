@@ -21,6 +21,7 @@ TEXTS: Final = {
     "trusted_proxies",
     "origins",
     "api_key",
+    "webhook_secret",
     "sim_ledger",
 }
 
@@ -68,6 +69,11 @@ def test_a_name_of_ours_that_we_do_not_know_is_refused_by_name(tmp_path: Path, n
 def test_in_our_own_file_no_unknown_name_is_let_pass_but_in_the_environment_others_have_theirs(tmp_path: Path) -> None:
     assert read_settings({"PROT": "1", "EDITOR": "ed"}, NOWHERE) == Settings()
     assert "unknown setting: PROT (in " in refusal({}, a_file(tmp_path, "PROT=1\n"))
+
+
+def test_a_secret_that_is_too_short_is_refused_and_not_shown() -> None:
+    assert "swordfish" not in (told := refusal({"FILLWRIGHT_WEBHOOK_SECRET": "swordfish"}))
+    assert "FILLWRIGHT_WEBHOOK_SECRET" in told
 
 
 def test_every_unknown_name_is_told_at_once() -> None:

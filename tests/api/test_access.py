@@ -9,6 +9,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from fillwright.api.openapi import operations
 from fillwright.core.control import KeyRevoked, Scope, new_key
 from tests.virtual import until
 from tests.world import SWAP, World, a_world
@@ -34,6 +35,11 @@ class Keys:
             body = await response.json()
             assert response.status < 400 or body["code"]
             return response.status
+
+    async def add_webhook(self, who: str) -> str:
+        body = BODIES["/api/webhooks"]
+        async with self.world.http.post("/api/webhooks", json=body, headers=self.headers(who)) as response:
+            return str((await response.json())["webhookId"])
 
     async def open(self, who: str, path: str) -> int:
         try:
@@ -85,6 +91,12 @@ MATRIX: Final = {
     ("POST", "/api/orders/execute"): {"full": 201, "reader": NOT_ALLOWED, "trader": 201, "stranger": 201},
     ("GET", "/api/mode"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
     ("PUT", "/api/mode"): {"reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "full": OK_, "stranger": OK_},
+    ("GET", "/api/limits"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
+    ("PUT", "/api/limits"): {"reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "full": OK_, "stranger": OK_},
+    ("GET", "/api/webhooks"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
+    ("POST", "/api/webhooks"): {"full": 201, "reader": NOT_ALLOWED, "trader": 201, "stranger": 201},
+    ("DELETE", "/api/webhooks/{webhook}"): {"reader": NOT_ALLOWED, "stranger": UNKNOWN, "trader": OK_, "full": UNKNOWN},
+    ("POST", "/api/tickets"): {"full": 201, "reader": 201, "trader": 201, "stranger": 201},
     ("GET", "/api/audit"): {"full": OK_, "reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "stranger": OK_},
 }
 STREAMS: Final = {
@@ -96,15 +108,32 @@ STREAMS: Final = {
 NOBODY: Final = {"nobody": UNPROVEN, "revoked": UNPROVEN}
 
 
+BODIES: Final = {
+    "/api/mode": {"mode": "active"},
+    "/api/limits": {"of": "everybody", "limits": {}},
+    "/api/webhooks": {"url": "https://desk.example.com/fills"},
+}
+
+
+def test_the_matrix_has_every_endpoint_that_asks_for_a_key() -> None:
+    asked = {(method, path) for path, method in operations() if path.startswith("/api/")}
+    told = {
+        (method, path.replace("{order}", "{orderId}").replace("{webhook}", "{webhookId}")) for method, path in MATRIX
+    }
+    streams = {("GET", path.partition("?")[0].replace("{order}", "{orderId}")) for path in STREAMS}
+    assert asked == told | streams
+
+
 @pytest.mark.parametrize(("method", "path"), MATRIX)
 async def test_each_key_may_do_what_its_scopes_say_and_no_more(method: str, path: str) -> None:
-    async with keys() as all_:
+    async with keys(webhook_secret="of thirty-two characters or more.") as all_:
         await until(lambda: True)
-        body = {"PUT": {"mode": "active"}, "POST": SWAP}.get(method)
+        body = None if method == "GET" else BODIES.get(path, SWAP)
+        webhook_id = "" if "{webhook}" not in path else await all_.add_webhook("full")
         for who, expected in {**NOBODY, **MATRIX[method, path]}.items():
             if expected == 409:
                 await all_.world.finished(all_.orders["full"], all_.headers("full"))
-            found = await all_.ask(who, method, path.format(order=all_.orders["full"]), json=body)
+            found = await all_.ask(who, method, path.format(order=all_.orders["full"], webhook=webhook_id), json=body)
             assert found == expected, who
 
 

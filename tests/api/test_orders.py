@@ -255,7 +255,9 @@ async def test_every_documented_endpoint_is_there() -> None:
                         assert (await websocket.receive_json())["event"] == "connection:established"
                 else:
                     async with world.http.request(method, path) as response:
-                        assert response.status not in (404, 405, 500), f"{method} {path}"
+                        if response.status == 404:
+                            assert (await response.json())["code"] == "webhook_not_found"
+                        assert response.status not in (405, 500), f"{method} {path}"
 
 
 async def test_the_history_outlives_the_engine(tmp_path: Path) -> None:

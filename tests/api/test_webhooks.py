@@ -29,7 +29,8 @@ LIFE: Final = ["pending", "routing", "building", "submitted", "confirmed"]
 
 
 async def never() -> int:
-    return await asyncio.get_running_loop().create_future()
+    await asyncio.Event().wait()
+    return 0
 
 
 class Receiver:

@@ -38,6 +38,7 @@ from fillwright.core.errors import (
     Unauthorized,
     Unroutable,
     UnsupportedMediaType,
+    WebhookNotFound,
 )
 from fillwright.core.lifecycle import (
     Accepted,
@@ -69,6 +70,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     OrderNotFound: 404,
+    WebhookNotFound: 404,
     Unauthorized: 401,
     Forbidden: 403,
     TooManyRequests: 429,

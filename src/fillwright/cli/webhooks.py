@@ -100,7 +100,7 @@ def remove(webhook_id: str) -> None:
     try:
         operate(work)
     except Denied as error:
-        raise Refused(str(error), "webhook_not_found") from error
+        raise Refused(str(error), error.code) from error
     click.echo(f"Webhook {webhook_id} is removed. ({where()})")
 
 

@@ -18,7 +18,7 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.errors import AuditBroken, InvalidRequest, NotFound, TooManyWebhooks
+from fillwright.core.errors import AuditBroken, InvalidRequest, TooManyWebhooks, WebhookNotFound
 from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, owner
 from fillwright.core.units import Millis, base58
 
@@ -200,10 +200,10 @@ def webhook_added(control: Control, account: str, key_id: str, url: str, random_
 
 
 def webhook_removed(control: Control, webhook_id: str, account: str | None) -> WebhookRemoved:
-    """Return the change. Raise NotFound if there is no such webhook, or it is not that of `account` (None: any)."""
+    """Return the change. Raise WebhookNotFound if there is none, or it is not that of `account` (None: any)."""
     webhook = control.webhooks.get(webhook_id)
     if webhook is None or webhook.is_removed or account not in (None, webhook.account):
-        raise NotFound(f"there is no webhook {webhook_id[:64]!r}")
+        raise WebhookNotFound(f"there is no webhook {webhook_id[:64]!r}")
     return WebhookRemoved(webhook_id)
 
 

@@ -18,8 +18,7 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
-│   ├── InvalidWebhook
-│   ├── TooManyWebhooks
+│   ├── InvalidWebhook, TooManyWebhooks, WebhookNotFound
 │   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
 │   │   │                      before it is signed, so each of these is an ExecutionError, too
 │   │   ├── AmountTooLarge
@@ -184,6 +183,11 @@ class InvalidWebhook(Denied):
 class TooManyWebhooks(Denied):
     code = "too_many_webhooks"
     title = "The account has as many webhooks as it may"
+
+
+class WebhookNotFound(Denied):
+    code = "webhook_not_found"
+    title = "No such webhook"
 
 
 class NotReady(Denied):
