@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -182,9 +182,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def engine(plan: Plan) -> Iterator[Server]:
+def engine(plan: Plan, prepare: Callable[[Mapping[str, str], str], None] = lambda *_: None) -> Iterator[Server]:
     """Start an engine on a free port with an empty data folder; end it and remove the folder.
 
+    `prepare` is called before the start, with the engine's environment and folder.
     It starts in that folder, so that it reads no `.env` of ours. What it logs, warnings and worse, is shown.
     """
     with tempfile.TemporaryDirectory(prefix="fillwright-bench-", ignore_cleanup_errors=True) as folder:
@@ -199,6 +200,7 @@ def engine(plan: Plan) -> Iterator[Server]:
             "FILLWRIGHT_SIM_SPEED": "0",
             "LOG_LEVEL": "warning",
         }
+        prepare(environment, folder)
         log = Path(folder, "engine.log")
         with log.open("wb") as output:
             started = time.monotonic()

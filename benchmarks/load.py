@@ -116,6 +116,7 @@ class Options:
     stats_path: str
     stream_path: str
     body: str
+    key: str = ""
 
     def host_port(self) -> tuple[str, int]:
         parts = urlsplit(self.url)
@@ -126,7 +127,8 @@ class Options:
     def request(self, method: str, path: str, body: str = "") -> bytes:
         host, port = self.host_port()
         content = f"Content-Type: application/json\r\nContent-Length: {len(body.encode())}\r\n" if body else ""
-        return f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{content}\r\n{body}".encode()
+        key = f"Authorization: Bearer {self.key}\r\n" if self.key else ""
+        return f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{key}{content}\r\n{body}".encode()
 
 
 async def count(client: Client, options: Options) -> Counted:
@@ -604,6 +606,7 @@ def read_options(arguments: Sequence[str] | None) -> tuple[str, Options]:
     parser.add_argument("--stats-path", default="/api/orders/stats")
     parser.add_argument("--stream-path", default="/api/stream")
     parser.add_argument("--body", default=BODY)
+    parser.add_argument("--key", default="", help="the API key to show")
     values = vars(parser.parse_args(arguments))
     return values.pop("mode"), Options(**values)
 

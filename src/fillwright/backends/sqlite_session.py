@@ -30,7 +30,7 @@ from fillwright.core.lifecycle import (
     begin,
     rebuild,
 )
-from fillwright.core.limits import OPEN, Cap, counted, owner, refusal
+from fillwright.core.limits import EVERYBODY, OPEN, Cap, counted, of_account, of_key, owner, refusal
 from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Clock, Delivery, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
@@ -142,7 +142,7 @@ class Session:
             self.by_client_key = dict(rows.fetchall())
         for write in writes:
             if isinstance(write, Accept) and write.caps and write.event.charge is not None:
-                self._look_up_usage(write.event.charge.day, write.caps)
+                self._look_up_usage(write.event, write.event.charge.day, write.caps)
         events = (update.record.event for update in appends)
         if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
             rows = self.connection.execute(
@@ -326,32 +326,45 @@ class Session:
             (day, _json(of)),
         )
         used = {(each, what): int(amount) for each, what, amount in rows}
-        return used | {(each, OPEN): self._open_orders_of(each) for each in of}
+        for each in of:
+            account, key_id = owner(each)
+            used[each, OPEN] = int(
+                self._value(
+                    "SELECT count(*) FROM orders WHERE outcome IS NULL"
+                    " AND account = coalesce(?, account) AND key_id = coalesce(?, key_id)",
+                    account,
+                    key_id,
+                )
+            )
+        return used
 
-    def _look_up_usage(self, day: int, caps: Sequence[Cap]) -> None:
+    def _look_up_usage(self, event: Accepted, day: int, caps: Sequence[Cap]) -> None:
+        """Read what is used already of what caps ask for."""
         for cap in caps:
             key = day, cap.of, cap.what
-            if key not in self._used:
-                self._used[key] = (
-                    self._open_orders_of(cap.of)
-                    if cap.what == OPEN
-                    else int(
-                        self._value("SELECT amount FROM usage WHERE day = ? AND whose = ? AND what = ?", *key) or 0
-                    )
-                )
+            if key in self._used:
+                continue
+            if cap.what != OPEN:
+                amount = self._value("SELECT amount FROM usage WHERE day = ? AND whose = ? AND what = ?", *key)
+                self._used[key] = int(amount or 0)
+            elif cap.of == EVERYBODY:
+                self._used[key] = self.open_orders()
+            else:
+                self._count_open_orders(day, event)
 
-    def _open_orders_of(self, of: str) -> int:
-        account, key_id = owner(of)
-        # What is looked for is never empty where an index says so, which SQLite must be told.
-        if key_id is not None:
-            condition, values = "key_id = ? AND key_id <> '' AND", [key_id]
-        elif account:
-            condition, values = "account = ? AND account <> '' AND", [account]
-        elif account is not None:
-            condition, values = "account = '' AND", []
-        else:
-            condition, values = "", []
-        return int(self._value(f"SELECT count(*) FROM orders WHERE {condition} outcome IS NULL", *values))  # noqa: S608 (constants)
+    def _count_open_orders(self, day: int, event: Accepted) -> None:
+        """Count the open orders of an account and of each of its keys."""
+        # That the account is not empty is said again for SQLite, which uses the index only if it is.
+        chosen = "account = ? AND account <> ''" if event.account else "account = ?"
+        rows = self.connection.execute(
+            f"SELECT key_id, count(*) FROM orders WHERE {chosen} AND outcome IS NULL GROUP BY key_id",  # noqa: S608 (constants)
+            (event.account,),
+        ).fetchall()
+        assert event.charge is not None
+        by_key = {of_key(key_id): orders for key_id, orders in rows}
+        by_key.setdefault(of_key(event.charge.key_id), 0)
+        for of, orders in {**by_key, of_account(event.account): sum(by_key.values())}.items():
+            self._used[day, of, OPEN] = orders
 
     def _opened(self, of: str) -> int:
         """Return how many orders of somebody this transaction has added, less those that it has ended."""

@@ -11,8 +11,9 @@ without a fill, that is given back in the transaction that writes the end.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from fillwright.core.errors import (
     AmountTooLarge,
@@ -76,8 +77,7 @@ class Limits:
 NONE: Final = Limits()
 
 
-@dataclass(frozen=True, slots=True)
-class Cap:
+class Cap(NamedTuple):
     """An upper bound over many orders: `what` (`USD`, a mint, `OPEN`) of all that are `of` somebody, this one included.
 
     `adds` is what this order adds.
@@ -97,6 +97,7 @@ def of_key(key_id: str) -> str:
     return f"key {key_id}"
 
 
+@lru_cache(maxsize=4096)
 def whose(account: str, key_id: str) -> tuple[str, ...]:
     """Return whose limits an order is under."""
     return (EVERYBODY, of_account(account), of_key(key_id)) if key_id else (EVERYBODY, of_account(account))
@@ -126,18 +127,19 @@ def counted(order: Order) -> Iterator[tuple[int, str, str, int]]:
 
 
 class Bounds:
-    """The limits that apply to one order: those of everybody, of its account and of its key."""
+    """The limits that apply to an order: those of everybody, of its account and of its key.
+
+    `ask_the_market` says whether it must be quoted to know if it is allowed.
+    """
 
     def __init__(self, limits: Mapping[str, Limits], account: str, key_id: str) -> None:
-        self._all = [(of, limits[of]) for of in whose(account, key_id) if of in limits] if limits else []
+        self._all = [(of, limits[of]) for of in whose(account, key_id) if of in limits]
+        self.ask_the_market = any(
+            each.price_impact_bps is not None or each.price_deviation_bps is not None for _, each in self._all
+        )
 
     def __bool__(self) -> bool:
         return bool(self._all)
-
-    @property
-    def ask_the_market(self) -> bool:
-        """Whether an order must be quoted to know if it is allowed."""
-        return any(each.price_impact_bps is not None or each.price_deviation_bps is not None for _, each in self._all)
 
     def check(self, terms: Terms, usd: MicroUsd | None) -> None:
         """Raise OverLimit if such an order, worth `usd`, is not allowed."""
@@ -170,7 +172,7 @@ class Bounds:
 
     def caps_of_the_day(self, terms: Terms, charge: Charge) -> list[Cap]:
         """Return the bounds on amounts that an order is under which is counted already, and so adds nothing."""
-        return [replace(cap, adds=0) for cap in self.caps(terms, charge.usd) if cap.what != OPEN]
+        return [cap._replace(adds=0) for cap in self.caps(terms, charge.usd) if cap.what != OPEN]
 
     def check_quote(self, terms: Terms, quote: Quote, usd_in: MicroUsd | None, usd_out: MicroUsd | None) -> None:
         """Raise OverLimit if an order may not take a quote, whose two sides are worth `usd_in` and `usd_out`."""

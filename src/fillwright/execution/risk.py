@@ -7,15 +7,18 @@ changed since: the room was taken in the transaction that accepted the order, an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from fillwright.core.control import Control
 from fillwright.core.errors import ExecutionError, OverLimit
-from fillwright.core.limits import Bounds, Cap, day_of, refusal
+from fillwright.core.limits import Bounds, Cap, Limits, day_of, refusal
 from fillwright.core.order import Charge, Order, Terms
 from fillwright.core.ports import Clock, Gate, Prices, Store, Venue
 from fillwright.core.routing import Quote, QuoteRequest
 from fillwright.core.units import Millis
 from fillwright.execution.quoting import ask_all
+
+BOUNDS_MAX: Final = 4_096
 
 
 class Risk:
@@ -34,6 +37,8 @@ class Risk:
         self._prices = prices
         self._clock = clock
         self._quote_deadline_ms = quote_deadline_ms
+        self._limits: Mapping[str, Limits] = {}
+        self._bounds_by_key: dict[tuple[str, str], Bounds] = {}
 
     async def admit(
         self, control: Control, terms: Terms, account: str, key_id: str
@@ -45,7 +50,7 @@ class Risk:
         """
         usd = self._prices.usd(terms.token_in, terms.in_amount)
         charge = Charge(day_of(self._clock.now_ms()), usd, key_id, control.seq)
-        bounds = Bounds(control.limits, account, key_id)
+        bounds = self._bounds(control, account, key_id)
         if not bounds:
             return charge, (), None
         try:
@@ -66,12 +71,12 @@ class Risk:
 
         Raise OverLimit if there are quotes, and it may take none of them.
         """
-        bounds = await self._bounds(order)
+        bounds = await self._bounds_of(order)
         return self._allowed(bounds, order.terms, answers) if bounds.ask_the_market else answers
 
     async def check_again(self, order: Order) -> None:
         """Return if an order may be signed. Raise OverLimit if not."""
-        bounds = await self._bounds(order)
+        bounds = await self._bounds_of(order)
         if not bounds:
             return
         terms = order.terms
@@ -87,9 +92,18 @@ class Risk:
             if (over := refusal(caps, used, terms)) is not None:
                 raise over
 
-    async def _bounds(self, order: Order) -> Bounds:
-        limits = (await self._control()).limits
-        return Bounds(limits, order.account, order.charge.key_id if order.charge is not None else "")
+    async def _bounds_of(self, order: Order) -> Bounds:
+        key_id = order.charge.key_id if order.charge is not None else ""
+        return self._bounds(await self._control(), order.account, key_id)
+
+    def _bounds(self, control: Control, account: str, key_id: str) -> Bounds:
+        if control.limits is not self._limits or len(self._bounds_by_key) >= BOUNDS_MAX:
+            self._limits = control.limits
+            self._bounds_by_key.clear()
+        bounds = self._bounds_by_key.get((account, key_id))
+        if bounds is None:
+            bounds = self._bounds_by_key[account, key_id] = Bounds(control.limits, account, key_id)
+        return bounds
 
     async def _control(self) -> Control:
         return self._gate.current or await self._gate.control()

@@ -11,6 +11,5 @@ CREATE TABLE usage (
 -- Whose key brought an order; empty if none did.
 ALTER TABLE orders ADD COLUMN key_id TEXT NOT NULL DEFAULT '';
 
--- The open orders of an account and of a key, for the limits on them.
-CREATE INDEX orders_open_account ON orders (account) WHERE account <> '' AND outcome IS NULL;
-CREATE INDEX orders_open_key ON orders (key_id) WHERE key_id <> '' AND outcome IS NULL
+-- The open orders of an account, by the key that brought them, for the limits on them.
+CREATE INDEX orders_open ON orders (account, key_id) WHERE account <> '' AND outcome IS NULL
