@@ -30,7 +30,7 @@ from fillwright.core.lifecycle import (
     begin,
     rebuild,
 )
-from fillwright.core.limits import EVERYBODY, OPEN, Cap, counted, of_account, of_key, owner, refusal
+from fillwright.core.limits import EVERYBODY, OPEN, Cap, counted, of_account, of_key, owner, refusal, whose
 from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Clock, Delivery, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
@@ -67,8 +67,8 @@ class Accept:
         if session.open_orders() >= self.capacity:
             raise QueueFull(f"{self.capacity} orders are open, which is as many as the engine is set to hold")
         if self.caps and order.charge is not None:
-            used = session.used(order.charge.day, self.caps)
-            if (over := refusal(self.caps, used, order.terms)) is not None:
+            over = refusal(self.caps, session.used[order.charge.day], order.terms)
+            if over is not None:
                 raise over
         session.add_order(order, self.webhooks)
         session.add_event(Update(Recorded(order.id, 1, now_ms, self.event), order), self.encoded)
@@ -112,9 +112,9 @@ class Session:
         self.signatures: set[Signature] = set()
         self.mode = Mode.ACTIVE
         self._tally: Counter[str] = Counter()
-        self._used: dict[tuple[int, str, str], int] = {}  # before this transaction, as far as caps ask for it
-        self._usage: Counter[tuple[int, str, str]] = Counter()  # what this transaction adds to it
-        self._open_of: Counter[tuple[str, str]] = Counter()  # account and key of the orders it adds and ends
+        # By day, what caps ask for: as it was, and as it becomes by what this transaction writes.
+        self.used: dict[int, dict[tuple[str, str], int]] = {}
+        self._usage: Counter[tuple[int, str, str]] = Counter()  # what this transaction adds to what is kept
         self._open: int | None = None
         self._new_orders: list[tuple[Any, ...]] = []
         self._new_events: list[tuple[Any, ...]] = []
@@ -140,9 +140,9 @@ class Session:
                 (_json(keys),),
             )
             self.by_client_key = dict(rows.fetchall())
-        for write in writes:
-            if isinstance(write, Accept) and write.caps and write.event.charge is not None:
-                self._look_up_usage(write.event, write.event.charge.day, write.caps)
+        capped = [write for write in writes if isinstance(write, Accept) and write.caps]
+        if capped:
+            self._look_up_usage(capped)
         events = (update.record.event for update in appends)
         if signed := [event.transaction.signature for event in events if isinstance(event, TransactionSigned)]:
             rows = self.connection.execute(
@@ -157,9 +157,7 @@ class Session:
         self._new_orders.append((order.id, key, order.account, *mints, terms.expires_at_ms, order.due_at_ms, key_id))
         self._tally["accepted"] += 1
         self._new_deliveries += [(each, order.id, order.created_at_ms) for each in webhooks]
-        self._open_of[order.account, key_id] += 1
-        for day, of, what, amount in counted(order):
-            self._usage[day, of, what] += amount
+        self._count(order, 1, opened=1)
         if key is not None:
             self.by_client_key[key] = order.id
 
@@ -188,10 +186,7 @@ class Session:
         self._settled.append((order.id, order.status if over else None, order.due_at_ms))
         if over:
             self._tally[order.status] += 1
-            self._open_of[order.account, order.charge.key_id if order.charge is not None else ""] -= 1
-            if order.status is not OrderStatus.CONFIRMED:
-                for day, of, what, amount in counted(order):
-                    self._usage[day, of, what] -= amount
+            self._count(order, 0 if order.status is OrderStatus.CONFIRMED else -1, opened=-1)
 
     def flush(self) -> None:
         """Write what has gathered."""
@@ -312,14 +307,6 @@ class Session:
                 (_json(list(self._tally.items())),),
             )
 
-    def used(self, day: int, caps: Sequence[Cap]) -> dict[tuple[str, str], int]:
-        """Return what caps ask for that were looked up, what this transaction adds included."""
-        used = {}
-        for cap in caps:
-            added = self._opened(cap.of) if cap.what == OPEN else self._usage[day, cap.of, cap.what]
-            used[cap.of, cap.what] = self._used[day, cap.of, cap.what] + added
-        return used
-
     def usage(self, day: int, of: Sequence[str]) -> dict[tuple[str, str], int]:
         rows = self.connection.execute(
             "SELECT whose, what, amount FROM usage WHERE day = ? AND whose IN (SELECT value FROM json_each(?))",
@@ -338,42 +325,49 @@ class Session:
             )
         return used
 
-    def _look_up_usage(self, event: Accepted, day: int, caps: Sequence[Cap]) -> None:
-        """Read what is used already of what caps ask for."""
-        for cap in caps:
-            key = day, cap.of, cap.what
-            if key in self._used:
+    def _look_up_usage(self, accepts: Sequence[Accept]) -> None:
+        """Read how much there is already of what caps ask for."""
+        most_open = self.open_orders() + len(accepts)
+        exact: set[tuple[int, str]] = set()
+        for accept in accepts:
+            if accept.event.charge is None:
                 continue
-            if cap.what != OPEN:
-                amount = self._value("SELECT amount FROM usage WHERE day = ? AND whose = ? AND what = ?", *key)
-                self._used[key] = int(amount or 0)
-            elif cap.of == EVERYBODY:
-                self._used[key] = self.open_orders()
-            else:
-                self._count_open_orders(day, event)
+            day, key_id = accept.event.charge.day, accept.event.charge.key_id
+            used = self.used.setdefault(day, {})
+            for cap in accept.caps:
+                key = cap.of, cap.what
+                if cap.what != OPEN:
+                    if key not in used:
+                        sql = "SELECT amount FROM usage WHERE day = ? AND whose = ? AND what = ?"
+                        used[key] = int(self._value(sql, day, *key) or 0)
+                elif cap.of == EVERYBODY or most_open <= cap.maximum:  # nobody can have more open than there are
+                    used.setdefault(key, self.open_orders())
+                elif (day, cap.of) not in exact:
+                    used |= (orders := self._open_orders_of(accept.event.account, key_id))
+                    exact |= {(day, of) for of, _ in orders}
 
-    def _count_open_orders(self, day: int, event: Accepted) -> None:
-        """Count the open orders of an account and of each of its keys."""
+    def _open_orders_of(self, account: str, key_id: str) -> dict[tuple[str, str], int]:
+        """Count the open orders of an account and of a key of its."""
         # That the account is not empty is said again for SQLite, which uses the index only if it is.
-        chosen = "account = ? AND account <> ''" if event.account else "account = ?"
+        chosen = "account = ? AND account <> ''" if account else "account = ?"
         rows = self.connection.execute(
             f"SELECT key_id, count(*) FROM orders WHERE {chosen} AND outcome IS NULL GROUP BY key_id",  # noqa: S608 (constants)
-            (event.account,),
-        ).fetchall()
-        assert event.charge is not None
-        by_key = {of_key(key_id): orders for key_id, orders in rows}
-        by_key.setdefault(of_key(event.charge.key_id), 0)
-        for of, orders in {**by_key, of_account(event.account): sum(by_key.values())}.items():
-            self._used[day, of, OPEN] = orders
-
-    def _opened(self, of: str) -> int:
-        """Return how many orders of somebody this transaction has added, less those that it has ended."""
-        account, key_id = owner(of)
-        return sum(
-            orders
-            for (its_account, its_key), orders in self._open_of.items()
-            if account in (None, its_account) and key_id in (None, its_key)
+            (account,),
         )
+        by_key: dict[str, int] = dict(rows.fetchall())
+        return {(of_account(account), OPEN): sum(by_key.values()), (of_key(key_id), OPEN): by_key.get(key_id, 0)}
+
+    def _count(self, order: Order, sign: int, *, opened: int) -> None:
+        """Note what an order counts for from now on, `sign` times, and that so many more are open."""
+        if sign:
+            for day, of, what, amount in counted(order):
+                self._usage[day, of, what] += sign * amount
+                if (of, what) in self.used.get(day, ()):
+                    self.used[day][of, what] += sign * amount
+        for used in self.used.values():
+            for of in whose(order.account, order.charge.key_id if order.charge is not None else ""):
+                if (of, OPEN) in used:
+                    used[of, OPEN] += opened
 
     def write_usage(self) -> None:
         """Write what this transaction adds to what orders count for."""
