@@ -84,7 +84,9 @@ class Risk:
         usd = order.charge.usd if order.charge is not None else self._prices.usd(terms.token_in, terms.in_amount)
         bounds.check(terms, usd)
         if order.route is not None and bounds.ask_the_market:
-            self._check_quote(bounds, terms, order.route.quote)
+            quote = order.route.quote
+            out = self._prices.usd(terms.token_out, quote.out_amount)
+            bounds.check_quote(terms, quote, self._prices.usd(terms.token_in, quote.in_amount), out)
         control = await self._control()
         if order.charge is not None and control.limits_seq > order.charge.control_seq:
             caps = bounds.caps_of_the_day(terms, order.charge)
@@ -112,17 +114,14 @@ class Risk:
         self, bounds: Bounds, terms: Terms, answers: Mapping[str, Quote | ExecutionError]
     ) -> Mapping[str, Quote | ExecutionError]:
         allowed, refused = dict(answers), list[tuple[int, OverLimit]]()
+        usd = self._prices.usd(terms.token_in, terms.in_amount)
         for venue, answer in answers.items():
             if isinstance(answer, Quote) and answer.out_amount > 0:
                 try:
-                    self._check_quote(bounds, terms, answer)
+                    bounds.check_quote(terms, answer, usd, self._prices.usd(terms.token_out, answer.out_amount))
                 except OverLimit as error:
                     allowed[venue] = error
                     refused.append((answer.out_amount, error))
         if refused and not any(isinstance(answer, Quote) for answer in allowed.values()):
             raise max(refused, key=lambda each: each[0])[1]
         return allowed
-
-    def _check_quote(self, bounds: Bounds, terms: Terms, quote: Quote) -> None:
-        usd_in = self._prices.usd(terms.token_in, quote.in_amount)
-        bounds.check_quote(terms, quote, usd_in, self._prices.usd(terms.token_out, quote.out_amount))

@@ -17,11 +17,12 @@ from typing import Any, Final
 from fillwright.core.errors import PairNotListed, VenueUnavailable
 from fillwright.core.ports import Clock
 from fillwright.core.routing import Quote, QuoteRequest
-from fillwright.core.units import BPS, BaseUnits, Bps, MicroUsd, Millis, Token, base58
+from fillwright.core.units import BPS, BaseUnits, Bps, MicroUsd, Millis, Mint, Token, base58
 
 PICO: Final = 10**12
 POOL_DEPTH_PICO_USD: Final = 5_000_000 * PICO
 OUTAGE_MS: Final = 10_000
+STEP_MS: Final = 100
 
 # What one whole token is worth to begin with, in 10^-12 US dollars: whole numbers even for the cheapest.
 PRICES_PICO_USD: Final = {
@@ -62,15 +63,19 @@ class Market:
         self.settings = settings
         self._phase = cache(lambda mint: self._draw("phase", mint) * math.tau)
         self._behind_bps = lru_cache(maxsize=256)(self._draw_behind_bps)
+        self._price = lru_cache(maxsize=256)(self._compute_price)
 
     def price_pico_usd(self, token: Token, at_ms: Millis) -> int:
         """Return the price of one whole token: a slow and a quick wave around the starting price, 2.5 % at most."""
-        price = PRICES_PICO_USD.get(token.symbol)
+        return self._price(token.symbol, token.mint, at_ms)
+
+    def _compute_price(self, symbol: str, mint: Mint, at_ms: Millis) -> int:
+        price = PRICES_PICO_USD.get(symbol)
         if price is None:
-            raise PairNotListed(f"no pool holds {token.symbol}")
-        if token.symbol in STABLE:
+            raise PairNotListed(f"no pool holds {symbol}")
+        if symbol in STABLE:
             return price
-        phase = self._phase(token.mint)
+        phase = self._phase(mint)
         slow = math.sin(at_ms / 600_000 * math.tau + phase)
         quick = math.sin(at_ms / 47_000 * math.tau + phase * 3)
         return price * (1_000_000 + round(20_000 * slow + 5_000 * quick)) // 1_000_000
@@ -151,14 +156,14 @@ class SimulatedVenue:
 
 
 class SimulatedPrices:
-    """What the market's tokens are worth, without the venues' differences."""
+    """What the market's tokens are worth, without the venues' differences, as of the last tenth of a second."""
 
     def __init__(self, market: Market, clock: Clock) -> None:
         self._market = market
         self._clock = clock
 
     def usd(self, token: Token, amount: BaseUnits) -> MicroUsd | None:
-        return self._market.usd(token, amount, self._clock.now_ms())
+        return self._market.usd(token, amount, self._clock.now_ms() // STEP_MS * STEP_MS)
 
 
 @cache
