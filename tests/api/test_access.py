@@ -94,8 +94,13 @@ MATRIX: Final = {
     ("GET", "/api/limits"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
     ("PUT", "/api/limits"): {"reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "full": OK_, "stranger": OK_},
     ("GET", "/api/webhooks"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
-    ("POST", "/api/webhooks"): {"full": 201, "reader": NOT_ALLOWED, "trader": 201, "stranger": 201},
-    ("DELETE", "/api/webhooks/{webhook}"): {"reader": NOT_ALLOWED, "stranger": UNKNOWN, "trader": OK_, "full": UNKNOWN},
+    ("POST", "/api/webhooks"): {"full": 201, "reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "stranger": 201},
+    ("DELETE", "/api/webhooks/{webhook}"): {
+        "reader": NOT_ALLOWED,
+        "trader": NOT_ALLOWED,
+        "full": OK_,
+        "stranger": UNKNOWN,
+    },
     ("POST", "/api/tickets"): {"full": 201, "reader": 201, "trader": 201, "stranger": 201},
     ("GET", "/api/audit"): {"full": OK_, "reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "stranger": OK_},
 }

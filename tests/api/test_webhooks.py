@@ -83,10 +83,16 @@ async def hooked(**settings: Any) -> AsyncIterator[tuple[World, Receiver, Json]]
         yield world, receiver, await add(world, receiver.url)
 
 
-async def add(world: World, url: str, headers: dict[str, str] | None = None) -> Json:
-    status, body = await world.post("/api/webhooks", json={"url": url}, headers=headers or {})
+async def add(world: World, url: str, headers: dict[str, str] | None = None, **more: str) -> Json:
+    status, body = await world.post("/api/webhooks", json={"url": url, **more}, headers=headers or {})
     assert status == 201, body
     return body
+
+
+async def an_operator(world: World) -> dict[str, str]:
+    created, text = new_key("ops", "ops", frozenset(Scope), bytes([7]) * 40)
+    await world.gate.change("test", created)
+    return {"Authorization": f"Bearer {text}"}
 
 
 async def test_an_address_is_told_every_event_of_an_order_in_order() -> None:
@@ -185,16 +191,14 @@ async def test_an_address_is_told_of_its_own_account_only_and_not_once_its_key_i
             created, text = new_key("", who, frozenset({Scope.TRADE, Scope.READ}), bytes([number + 1]) * 40)
             await world.gate.change("test", created)
             headers[who], ids[who] = {"Authorization": f"Bearer {text}"}, created.key_id
-        await add(world, mine.url, headers["me"])
-        hook = await add(world, theirs.url, headers["them"])
+        operator = await an_operator(world)
+        await add(world, mine.url, operator, keyId=ids["me"])
+        await add(world, theirs.url, operator, keyId=ids["them"])
         _, body = await world.post(json=SWAP, headers=headers["me"])
         await until(lambda: len(mine.taken[body["orderId"]]) == 5)
         assert theirs.told == []
         async with world.http.get("/api/webhooks", headers=headers["me"]) as response:
             assert [each["url"] for each in (await response.json())["webhooks"]] == [mine.url]
-        path = f"/api/webhooks/{hook['webhookId']}"
-        async with world.http.delete(path, headers=headers["me"]) as response:
-            assert response.status == 404
         await world.gate.change("test", KeyRevoked(ids["them"]))
         created, text = new_key("them", "again", frozenset(Scope), bytes([9]) * 40)
         await world.gate.change("test", created)
@@ -220,23 +224,36 @@ async def test_an_address_that_was_removed_is_told_nothing_any_more() -> None:
 
 async def test_an_account_has_so_many_webhooks_and_no_more() -> None:
     async with hooked() as (world, receiver, _):
-        for _ in range(9):
-            await add(world, receiver.url)
-        status, body = await world.post("/api/webhooks", json={"url": receiver.url})
-        assert (status, body["code"]) == (400, "too_many_webhooks")
+        asked = [world.post("/api/webhooks", json={"url": receiver.url}) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+        assert sorted(status for status, _ in answers) == [201] * 9 + [400] * 11
+        assert {body.get("code") for _, body in answers} == {None, "too_many_webhooks"}
+        assert len(world.gate.known.webhooks) == 10
+
+
+@pytest.mark.parametrize("key", ["unknown", "revoked"])
+async def test_a_webhook_needs_a_key_whose_it_is(key: str) -> None:
+    async with hooked() as (world, receiver, _):
+        operator = await an_operator(world)
+        created, _text = new_key("", "revoked", frozenset(Scope), bytes([3]) * 40)
+        await world.gate.change("test", created)
+        await world.gate.change("test", KeyRevoked(created.key_id))
+        body = {"url": receiver.url, "keyId": created.key_id if key == "revoked" else key}
+        status, answer = await world.post("/api/webhooks", json=body, headers=operator)
+        assert (status, answer["code"]) == (400, "invalid_webhook")
 
 
 async def test_without_a_secret_of_the_engine_s_there_are_no_webhooks() -> None:
     async with a_world() as world:
         status, body = await world.post("/api/webhooks", json={"url": "https://example.com/told"})
-        assert (status, body["code"]) == (400, "invalid_webhook")
+        assert (status, body["code"]) == (503, "not_ready")
         assert world.gate.known.webhooks == {}
 
 
 BEHIND: Final = [
     "127.0.0.1", "127.1.2.3", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0", "100.64.0.1",
     "224.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::1", "::ffff:10.0.0.1",
-    "64:ff9b::a00:1", "2002:a00:1::",
+    "64:ff9b::a00:1", "2002:a00:1::", "fec0::1", "::10.0.0.1", "::ffff:0:10.0.0.1",
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -729,6 +730,37 @@ async def test_of_many_at_once_exactly_as_many_are_taken_as_there_is_room_for(be
         assert (await stores[0].usage(TODAY, [EVERYBODY]))[EVERYBODY, USD] == 37 * 150
 
 
+async def test_of_two_orders_with_one_client_order_id_the_one_that_is_taken_is_the_one_that_counts(
+    bench: Bench,
+) -> None:
+    async with bench.store() as store:
+        for turn in range(10):
+            keys = [f"{hash_of(turn, number)}" for number in range(16)]
+            small, large = (
+                Accepted(some_terms(in_amount=amount), f"pair-{turn}", "acme", a_charge(None))
+                for amount in (ONE_SOL, 500 * ONE_SOL)
+            )
+            events = [Accepted(some_terms(in_amount=1), key, "acme", a_charge(None)) for key in keys]
+            events[5:5], events[11:11] = [small], [large]
+            answers = await asyncio.gather(
+                *(
+                    store.accept(
+                        some_id(100 * turn + number, EPOCH_MS),
+                        event,
+                        [Cap(EVERYBODY, SOL.mint, 100 * ONE_SOL, event.terms.in_amount)],
+                    )
+                    for number, event in enumerate(events)
+                ),
+                return_exceptions=True,
+            )
+            assert all(isinstance(answer, Order | DailyLimitReached) for answer in answers)
+        assert (await store.usage(TODAY, [EVERYBODY]))[EVERYBODY, SOL.mint] <= 100 * ONE_SOL
+
+
+def hash_of(*what: object) -> str:
+    return sha256(repr(what).encode()).hexdigest()[:12]
+
+
 async def test_sums_are_exact_beyond_what_a_machine_word_holds(bench: Bench) -> None:
     async with bench.store() as store:
         for number in range(3):
@@ -819,7 +851,19 @@ async def test_what_is_given_up_waits_until_it_is_revived_and_goes_with_its_webh
         assert await store.revive_deliveries(["w1"], ids[1]) == 1
         assert [(each.order_id, each.tries) for each in await claim_deliveries(store)] == [(ids[1], 0)]
         assert await store.revive_deliveries(["w1", "w2"]) == 1
+        await store.drop_deliveries([], EPOCH_MS)
         await store.drop_deliveries(["w1"])
         bench.clock.skew_ms = 20 * DELIVERY_LEASE_MS
         assert await claim_deliveries(store) == []
         assert len(await claim_deliveries(store, "w2")) == 2
+
+
+async def test_what_was_given_up_long_ago_is_forgotten(bench: Bench) -> None:
+    async with bench.store() as store:
+        await accept_and_tell(store, 1, "w1")
+        (delivery,) = await claim_deliveries(store)
+        await store.settle_delivery(replace(delivery, dead_at_ms=EPOCH_MS))
+        await store.drop_deliveries([], EPOCH_MS)
+        assert len(await store.dead_deliveries(["w1"], 10)) == 1
+        await store.drop_deliveries([], EPOCH_MS + 1)
+        assert await store.dead_deliveries(["w1"], 10) == []

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
-from fillwright.core.control import LimitsSet, Scope, new_key
+from fillwright.core.control import Control, LimitsSet, Scope, new_key
 from fillwright.core.limits import EVERYBODY, NONE, Limits, of_account, of_key
 from fillwright.core.limits_document import from_document
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import Bps
+from fillwright.execution.gate import Gate
 from tests.virtual import until
 from tests.world import Json, World, a_world
 
@@ -208,6 +210,8 @@ async def test_limits_can_be_read_and_set_over_http_and_taken_away() -> None:
         for of, wrong in [
             ("nobody", {}),
             ("key unknown", {}),
+            ("account", {}),
+            ("account nobody", {}),
             (EVERYBODY, {"unheardOf": 1}),
             (EVERYBODY, {"orderUsd": 1.0000001}),
             (EVERYBODY, {"orderUsd": True}),
@@ -221,6 +225,24 @@ async def test_limits_can_be_read_and_set_over_http_and_taken_away() -> None:
             status, body = await change(of=of, limits=wrong)
             assert (status, body["code"]) == (400, "invalid_request"), wrong
         assert world.gate.known.limits == {}
+
+
+async def test_of_limits_that_are_changed_at_once_none_is_lost() -> None:
+    async with a_world() as world:
+
+        def adding(number: int) -> Callable[[Control], LimitsSet]:
+            def change(known: Control) -> LimitsSet:
+                kept = known.limits.get(EVERYBODY, NONE)
+                return LimitsSet(EVERYBODY, replace(kept, open_orders=(kept.open_orders or 0) + number))
+
+            return change
+
+        gates = {"one": world.gate, "other": Gate(world.engine.store, world.clock)}
+        await asyncio.gather(
+            *(gate.change(who, adding(number)) for who, gate in gates.items() for number in range(1, 11))
+        )
+        await world.gate.look()
+        assert world.gate.known.limits[EVERYBODY].open_orders == 2 * sum(range(1, 11))
 
 
 async def test_a_limit_in_dollars_refuses_what_has_no_price(monkeypatch: pytest.MonkeyPatch) -> None:

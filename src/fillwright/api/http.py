@@ -120,8 +120,8 @@ class HttpApi:
             Route("/api/limits", self._for(READ, self.limits), methods=["GET"]),
             Route("/api/limits", self._for(ADMIN, self.set_limits), methods=["PUT"]),
             Route("/api/webhooks", self._for(READ, self.webhooks), methods=["GET"]),
-            Route("/api/webhooks", self._for(TRADE, self.add_webhook), methods=["POST"]),
-            Route("/api/webhooks/{webhook_id}", self._for(TRADE, self.remove_webhook), methods=["DELETE"]),
+            Route("/api/webhooks", self._for(ADMIN, self.add_webhook), methods=["POST"]),
+            Route("/api/webhooks/{webhook_id}", self._for(ADMIN, self.remove_webhook), methods=["DELETE"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             Route("/api/stream", self.stream_page),
@@ -301,34 +301,31 @@ class HttpApi:
             await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive),
             self._tokens,
         )
-        await self._gate.change(caller_of(request).name, control.limits_set(await self._gate.control(), of, limits))
+        await self._gate.change(caller_of(request).name, lambda known: control.limits_set(known, of, limits))
         return await self.limits(request)
 
     async def webhooks(self, request: Request) -> Response:
         hooks = (await self._gate.control()).webhooks_of(caller_of(request).account)
-        return reply({"webhooks": [wire.webhook_view(each) for each in hooks]})
+        return reply({"webhooks": [wire.webhook_view(each, each.added_at_ms) for each in hooks]})
 
     async def add_webhook(self, request: Request) -> Response:
-        caller, url = (
-            caller_of(request),
-            wire.webhook_url(
-                await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
-            ),
+        caller = caller_of(request)
+        url, key_id = wire.webhook_body(
+            await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
         )
         check_url(url, private=self._webhooks.private)
-        added = control.webhook_added(
-            await self._gate.control(), caller.account, caller.key_id, url, os.urandom(control.WEBHOOK_ID_BYTES)
-        )
-        secret = secret_text(secret_of(self._webhooks.secret, added.webhook_id))
-        await self._gate.change(caller.name, added)
-        webhook = (await self._gate.control()).webhooks[added.webhook_id]
-        return reply({**wire.webhook_view(webhook), "secret": secret}, 201)
+        secret_of(self._webhooks.secret, "")
+        its_id = os.urandom(control.WEBHOOK_ID_BYTES)
+        whose = caller.key_id if key_id is None else key_id
+        entry = await self._gate.change(caller.name, lambda known: control.webhook_added(known, whose, url, its_id))
+        assert isinstance(entry.action, control.WebhookAdded)
+        secret = secret_text(secret_of(self._webhooks.secret, entry.action.webhook_id))
+        return reply({**wire.webhook_view(entry.action, entry.at_ms), "secret": secret}, 201)
 
     async def remove_webhook(self, request: Request) -> Response:
-        caller, known = caller_of(request), await self._gate.control()
-        removed = control.webhook_removed(known, request.path_params["webhook_id"], caller.account)
-        await self._gate.change(caller.name, removed)
-        return reply(wire.webhook_view(known.webhooks[removed.webhook_id]))
+        webhook_id = request.path_params["webhook_id"]
+        await self._gate.change(caller_of(request).name, lambda known: control.webhook_removed(known, webhook_id))
+        return reply({"webhookId": webhook_id})
 
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)

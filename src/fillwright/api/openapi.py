@@ -147,8 +147,13 @@ _SHAPES: Final = {
     }),
     "LimitsBody": _object({"of": _TEXT, "limits": _of("LimitSet")}),
     "Webhooks": _object({"webhooks": _list(_of("Webhook"))}),
-    "Webhook": _object({"webhookId": _TEXT, "url": _TEXT, "addedAt": _TIME}, {"secret": _TEXT}),
-    "WebhookBody": _object({"url": {"type": "string", "format": "uri", "maxLength": URL_MAX}}),
+    "Webhook": _object(
+        {"webhookId": _TEXT, "keyId": _or_null(_TEXT), "url": _TEXT, "addedAt": _TIME}, {"secret": _TEXT}
+    ),
+    "WebhookGone": _object({"webhookId": _TEXT}),
+    "WebhookBody": _object(
+        {"url": {"type": "string", "format": "uri", "maxLength": URL_MAX}}, {"keyId": _or_null(_TEXT)}
+    ),
     "Entries": _object({"entries": _list(_object({
         "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
     }))}),
@@ -192,10 +197,11 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {200: ("all limits, in force", "Limits")}, (400, 413, 415)),
     ("/api/webhooks", "GET", "The addresses that are told of the account's orders.", [], "",
      {200: ("the webhooks", "Webhooks")}, ()),
-    ("/api/webhooks", "POST", "Have an address told every event of the account's new orders.", [], "WebhookBody",
+    ("/api/webhooks", "POST", "Have an address told every event of an account's new orders. Needs the scope admin.", [],
+     "WebhookBody",
      {201: ("the webhook, with the secret that signs its deliveries", "Webhook")}, (400, 413, 415)),
-    ("/api/webhooks/{webhookId}", "DELETE", "Tell an address nothing any more.", [_WEBHOOK_ID], "",
-     {200: ("the webhook, removed", "Webhook")}, (404,)),
+    ("/api/webhooks/{webhookId}", "DELETE", "Tell an address nothing any more. Needs the scope admin.",
+     [_WEBHOOK_ID], "", {200: ("it is removed", "WebhookGone")}, (404,)),
     ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], "",
      {200: ("the entries", "Entries")}, (400,)),
     ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",

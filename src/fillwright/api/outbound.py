@@ -7,18 +7,51 @@ is made, for that very connection: a name cannot mean one thing when it is check
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Mapping
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from fillwright.api.webhooks import Undelivered
 from fillwright.core.webhooks import is_private
 
+LOOKUPS: Final = 16
+
 
 class _Private(OSError):
     pass
+
+
+class _Resolver(AbstractResolver):
+    """Looks names up on threads of its own: where one takes for ever, the engine's own look-ups do not wait for it."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="webhook-names")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Outbound:
@@ -27,7 +60,7 @@ class Outbound:
     def __init__(self, timeout_s: float, *, private: bool) -> None:
         self._private = private
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, socket_factory=self._socket),
+            connector=aiohttp.TCPConnector(limit=0, socket_factory=self._socket, resolver=_Resolver()),
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,

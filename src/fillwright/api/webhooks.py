@@ -4,9 +4,6 @@ How far each address has been told of each order is a row in the store, begun in
 Events are read from the log and sent one after another, the next once the one before was taken, so they come in order.
 Whoever dies in between leaves a lease that runs out, so each comes at least once; `webhook-id` tells a repeated one.
 What is not taken is tried again, later each time, and in the end given up until somebody has it tried once more.
-
-Headers and signature are those of Standard Webhooks (https://www.standardwebhooks.com), so that its libraries verify
-them. The secret is made from the engine's own and the webhook's id: no table holds it.
 """
 
 from __future__ import annotations
@@ -21,11 +18,11 @@ import structlog
 
 from fillwright.api import wire
 from fillwright.core.control import Control, Webhook
-from fillwright.core.errors import InvalidWebhook, StoreError
+from fillwright.core.errors import StoreError
 from fillwright.core.lifecycle import TERMINAL, Update, replay
 from fillwright.core.ports import Bus, Clock, Delivery, Gate, Store
 from fillwright.core.units import Millis, OrderId
-from fillwright.core.webhooks import secret_of, signature
+from fillwright.core.webhooks import SECRET_MIN, secret_of, signature
 
 if TYPE_CHECKING:
     from fillwright.api.outbound import Outbound
@@ -36,6 +33,7 @@ POLL_MS: Final[Millis] = 2_000  # how often deliveries are looked for without ne
 AT_ONCE: Final = 8  # deliveries to one webhook at the same time
 BACKOFF_MS: Final[Millis] = 1_000
 BACKOFF_MAX_MS: Final[Millis] = 3_600_000
+DEAD_MS: Final[Millis] = 30 * 86_400_000  # how long what was given up can be replayed
 STOP_S: Final = 2.0  # how long a stop waits for what is being sent
 ERROR_MAX: Final = 300
 
@@ -75,6 +73,9 @@ class Webhooks:
         self._deliveries: set[asyncio.Task[None]] = set()
         self._gone: set[str] = set()
         self._dropped: set[str] = set()
+        self._poll_ms = POLL_MS
+        self._is_told = False
+        self._gone_at_all = False
         self._wake: asyncio.Future[None] | None = None
         self._woken = True
         self._stopping = False
@@ -85,15 +86,19 @@ class Webhooks:
         try:
             while not self._stopping:
                 control, now_ms = self._gate.current, self._clock.now_ms()
-                everything = looked_ms is None or abs(now_ms - looked_ms) >= POLL_MS
+                everything = looked_ms is None or abs(now_ms - looked_ms) >= self._poll_ms
                 try:
                     if control is not None:
                         looked_ms = now_ms if everything else looked_ms
                         active = [each for each in control.webhooks.values() if control.is_active(each)]
+                        if active and not self._can_sign():
+                            active = []
                         self._accounts = frozenset(each.account for each in active)
                         await self._take(active, everything=everything)
-                        if everything:
+                        if everything and (control.webhooks or control.gone_webhooks):
                             await self._drop(control)
+                            # Looking at everything takes a twentieth of the time at most, however much there is.
+                            self._poll_ms = max(POLL_MS, 20 * (self._clock.now_ms() - now_ms))
                 except StoreError as error:
                     self._log.warning("webhooks.store_unavailable", reason=str(error))
                 except Exception:
@@ -150,13 +155,14 @@ class Webhooks:
             self._log.exception("webhook.fault", webhook=webhook.webhook_id, order=delivery.order_id)
         finally:
             self._busy[webhook.webhook_id] -= 1
+            self._busy += Counter()  # without those that have none
             if webhook.webhook_id in self._more:
                 self._awake()
 
     async def _tell(self, webhook: Webhook, delivery: Delivery) -> None:
         """Send what is in the log beyond what was sent, and keep how far that went."""
         updates = replay(await self._store.history(delivery.order_id))
-        until_ms = delivery.due_at_ms - self._settings.timeout_ms  # whatever begins by then ends within the lease
+        until_ms = delivery.due_at_ms - self._settings.timeout_ms - 1_000  # what begins by then ends within the lease
         try:
             for update in updates[delivery.sent :]:
                 if self._clock.now_ms() > until_ms:
@@ -197,10 +203,7 @@ class Webhooks:
         body = wire.encode(wire.update_message(update))
         message_id = f"{update.record.order_id}.{update.record.seq}"
         at_s = self._clock.now_ms() // 1000
-        try:
-            secret = secret_of(self._settings.secret, webhook.webhook_id)
-        except InvalidWebhook as error:
-            raise Undelivered(str(error)) from error
+        secret = secret_of(self._settings.secret, webhook.webhook_id)
         headers = {
             "content-type": "application/json",
             "user-agent": "fillwright",
@@ -216,12 +219,25 @@ class Webhooks:
         await self._outbound.post(webhook.url, body, headers)
 
     async def _drop(self, control: Control) -> None:
-        """Forget what is left of webhooks that were taken away, a while after, when no order begins one any more."""
-        gone = {each.webhook_id for each in control.webhooks.values() if not control.is_active(each)}
+        """Forget what is left of webhooks that were taken away, and what nobody had tried again for a month.
+
+        A while after, when no order begins a delivery to them any more.
+        """
+        revoked = {each.webhook_id for each in control.webhooks.values() if not control.is_active(each)}
+        gone = revoked.union(control.gone_webhooks)
         ripe = (gone & self._gone) - self._dropped
-        if ripe:
-            await self._store.drop_deliveries(sorted(ripe))
-        self._gone, self._dropped = gone, self._dropped | ripe
+        if ripe or not self._gone_at_all:
+            await self._store.drop_deliveries(sorted(ripe), self._clock.now_ms() - DEAD_MS)
+        self._gone, self._dropped, self._gone_at_all = gone, self._dropped | ripe, True
+        self._more &= {*control.webhooks}
+
+    def _can_sign(self) -> bool:
+        if len(self._settings.secret) >= SECRET_MIN:
+            return True
+        if not self._is_told:
+            self._log.error("webhooks.no_secret", remedy="set FILLWRIGHT_WEBHOOK_SECRET, the same for all processes")
+        self._is_told = True
+        return False
 
     def _awake(self) -> None:
         self._woken = True

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, Webhook, mode_set
+from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, Webhook, WebhookAdded, mode_set
 from fillwright.core.errors import (
     AuditBroken,
     Denied,
@@ -109,8 +109,9 @@ class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     reason: str = ""
 
 
-class WebhookBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+class WebhookBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     url: str
+    key_id: str | None = None
 
 
 class LimitsBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -482,16 +483,22 @@ def limits_view(of: str, limits: Limits, used: Mapping[tuple[str, str], int] | N
     }
 
 
-def webhook_url(body: bytes) -> str:
-    """Return the address that a request body names. Raise InvalidRequest."""
+def webhook_body(body: bytes) -> tuple[str, str | None]:
+    """Return the address that a request body names, and whose key's it is to be. Raise InvalidRequest."""
     try:
-        return _webhook_decoder.decode(body.decode()).url
+        webhook = _webhook_decoder.decode(body.decode())
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"send the address to be told, as `url`: {error}", field="url") from error
+    return webhook.url, webhook.key_id
 
 
-def webhook_view(webhook: Webhook) -> Json:
-    return {"webhookId": webhook.webhook_id, "url": webhook.url, "addedAt": iso(webhook.added_at_ms)}
+def webhook_view(webhook: Webhook | WebhookAdded, added_at_ms: Millis) -> Json:
+    return {
+        "webhookId": webhook.webhook_id,
+        "keyId": webhook.key_id or None,
+        "url": webhook.url,
+        "addedAt": iso(added_at_ms),
+    }
 
 
 def mode_view(control: Control) -> Json:

@@ -309,9 +309,10 @@ class MemoryStore:
         }
         return len(chosen)
 
-    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
-        for key in [key for key in self._deliveries if key[0] in webhooks]:
-            del self._deliveries[key]
+    async def drop_deliveries(self, webhooks: Sequence[str], dead_before_ms: Millis = 0) -> None:
+        for key, each in tuple(self._deliveries.items()):
+            if key[0] in webhooks or (each.dead_at_ms or dead_before_ms) < dead_before_ms:
+                del self._deliveries[key]
 
     async def add_audit(self, entry: Entry) -> bool:
         if entry.seq != len(self._audit) + 1:

@@ -55,7 +55,7 @@ from fillwright.core.lifecycle import (
     apply,
     begin,
 )
-from fillwright.core.limits import OPEN, Cap, counted, day_of, owner, refusal, whose
+from fillwright.core.limits import OPEN, Cap, counted, owner, refusal, whose
 from fillwright.core.order import Order, OrderStatus, client_key
 from fillwright.core.ports import START_WINDOW_MS, Claim, Claims, Clock, Delivery, Listener, OrderFilter, QueueCounts
 from fillwright.core.units import Millis, OrderId, order_id_floor
@@ -65,7 +65,6 @@ T = TypeVar("T")
 SHARDS: Final = 32
 FLOOR_MS: Final = 1_000  # how long a look at the earliest due times holds
 PAGE: Final = 500
-USAGE_DAYS: Final = 31  # nobody asks for what was last month
 UNLIMITED: Final = 1 << 40
 EARLIER_S: Final = 1.0
 AUDIT_S: Final = 2.0
@@ -107,11 +106,6 @@ async def open_postgres(
         connect=lambda *_, **__: connect(url, settings),
         command_timeout=settings.timeout_ms / 1000,
     )
-    try:
-        async with readers.acquire() as connection:
-            await connection.execute(sql.FORGET_USAGE, day_of(clock.now_ms()) - USAGE_DAYS)
-    except (asyncpg.PostgresError, *UNKNOWN, *NOT_NOW) as error:
-        raise explain(error) from error
     return PostgresStore(
         url,
         readers,
@@ -299,11 +293,16 @@ class PostgresStore:
         return [Delivery(*row) for row in rows]
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
-        values = (webhooks, order_id, self._clock.now_ms())
-        return int(await self._read(lambda connection: connection.fetchval(sql.REVIVE_DELIVERIES, *values)))
+        values = (webhooks, order_id, self._clock.now_ms(), PAGE)
+        revived = 0
+        while count := int(await self._read(lambda connection: connection.fetchval(sql.REVIVE_DELIVERIES, *values))):
+            revived += count
+        return revived
 
-    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
-        await self._read(lambda connection: connection.execute(sql.DROP_DELIVERIES, webhooks))
+    async def drop_deliveries(self, webhooks: Sequence[str], dead_before_ms: Millis = 0) -> None:
+        values = (webhooks, dead_before_ms, PAGE)
+        while await self._read(lambda connection: connection.fetchval(sql.DROP_DELIVERIES, *values)):
+            pass
 
     async def add_audit(self, entry: Entry) -> bool:
         async def write(connection: Connection) -> bool:

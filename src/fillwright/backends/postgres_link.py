@@ -103,6 +103,8 @@ async def connect(
             "application_name": "fillwright",
             "search_path": SCHEMA,
             "synchronous_commit": "on",  # whatever is the default there: what we call durable is durable
+            # What waits for a lock must then see what its holder has committed.
+            "default_transaction_isolation": "read committed",
             "statement_timeout": "0" if patiently else str(settings.timeout_ms),
             # A process that freezes or vanishes between two statements must not keep its locks for hours.
             "idle_in_transaction_session_timeout": "0" if patiently else str(settings.timeout_ms),

@@ -15,8 +15,8 @@ from typing import Final
 ACCEPT: Final = """
 WITH given AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
-        $8::text[], $11::text[], $12::text[])
-        AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account, key_id)
+        $8::text[], $11::text[], $12::text[]) WITH ORDINALITY
+        AS g (id, client_order_id, mint_in, mint_out, expires_at_ms, at_ms, type, data, account, key_id, place)
 ), room AS (
     SELECT CASE WHEN current_mode() = 'active' THEN $9::bigint ELSE 0 END
         - coalesce(sum(CASE status WHEN 'accepted' THEN orders ELSE -orders END), 0) AS orders FROM tally
@@ -49,12 +49,13 @@ SELECT id FROM new_orders
 """
 
 # The same where a client order id may be known already, or an earlier try may have been carried out. What is known
-# takes no room; what is twice in a batch takes one place.
+# takes no room; of what is twice in a batch, the first is taken.
 ACCEPT_UNLESS_KNOWN: Final = ACCEPT.replace("RETURNING id", "ON CONFLICT DO NOTHING RETURNING id").replace(
     "mint_out FROM given\n",
     """mint_out FROM (
         SELECT DISTINCT ON (client_order_id, CASE WHEN client_order_id IS NULL THEN id END) * FROM given g
         WHERE NOT EXISTS (SELECT FROM orders o WHERE o.client_order_id = g.client_order_id)
+        ORDER BY client_order_id, CASE WHEN client_order_id IS NULL THEN id END, place
     ) AS unknown
 """,
 )
@@ -120,9 +121,6 @@ OPEN_ORDERS_OF_ACCOUNT: Final = "SELECT count(*) FROM queue WHERE account = $1 A
 OPEN_ORDERS_OF_NO_ACCOUNT: Final = "SELECT count(*) FROM queue WHERE account = ''"
 OPEN_ORDERS_OF_KEY: Final = "SELECT count(*) FROM queue WHERE key_id = $1 AND key_id <> ''"
 
-# $1 the first day that anybody may still ask for
-FORGET_USAGE: Final = "DELETE FROM usage WHERE day < $1"
-
 # $1 webhook, $2 how many at most, $3 now, $4 end of the lease, $5 of which orders, NULL: of any
 CLAIM_DELIVERIES: Final = """
 WITH due AS MATERIALIZED (
@@ -152,14 +150,28 @@ DEAD_DELIVERIES: Final = (
 
 # $1 webhooks, $2 order, NULL: any, $3 now
 REVIVE_DELIVERIES: Final = """
-WITH revived AS (
-    UPDATE deliveries SET dead_at_ms = NULL, tries = 0, due_at_ms = $3::bigint
+WITH chosen AS MATERIALIZED (
+    SELECT webhook_id, order_id FROM deliveries
     WHERE webhook_id = ANY($1::text[]) AND dead_at_ms IS NOT NULL AND order_id = coalesce($2::text, order_id)
+    LIMIT $4::bigint FOR UPDATE SKIP LOCKED
+), revived AS (
+    UPDATE deliveries d SET dead_at_ms = NULL, tries = 0, due_at_ms = $3::bigint FROM chosen c
+    WHERE d.webhook_id = c.webhook_id AND d.order_id = c.order_id
     RETURNING 1
 )
 SELECT count(*) FROM revived
 """
-DROP_DELIVERIES: Final = "DELETE FROM deliveries WHERE webhook_id = ANY($1::text[])"
+
+# $1 webhooks, $2 since when it was given up, $3 how many at most
+DROP_DELIVERIES: Final = """
+WITH chosen AS MATERIALIZED (
+    SELECT webhook_id, order_id FROM deliveries WHERE webhook_id = ANY($1::text[]) OR dead_at_ms < $2::bigint
+    LIMIT $3::bigint FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM deliveries d USING chosen c WHERE d.webhook_id = c.webhook_id AND d.order_id = c.order_id RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
 
 # What is in the way of events that were not appended. $1 order ids, $2 seqs, $3 signatures
 OBSTACLES: Final = """

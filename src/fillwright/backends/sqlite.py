@@ -183,9 +183,13 @@ class SqliteStore:
         self, webhook_id: str, limit: int, lease_ms: Millis, orders: Sequence[OrderId] | None = None
     ) -> list[Delivery]:
         now_ms = self._clock.now_ms()
-        return await self._group.run(
-            lambda session: session.claim_deliveries(webhook_id, limit, now_ms, now_ms + lease_ms, orders)
-        )
+        if orders is None:  # on the reading thread: it may take long
+            due = partial(Session.due_deliveries, webhook_id=webhook_id, limit=limit, now_ms=now_ms)
+            orders = await self._read(due, long=True)
+        if not orders:
+            return []
+        claim = partial(Session.claim_deliveries, webhook_id=webhook_id, limit=limit, now_ms=now_ms, orders=orders)
+        return await self._group.run(partial(claim, until_ms=now_ms + lease_ms))
 
     async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
         await self._group.run(lambda session: session.settle_delivery(delivery, is_over=is_over))
@@ -194,11 +198,14 @@ class SqliteStore:
         return await self._read(lambda session: session.dead_deliveries(webhooks, limit), long=True)
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
-        now_ms = self._clock.now_ms()
-        return await self._group.run(lambda session: session.revive_deliveries(webhooks, order_id, now_ms))
+        now_ms, revived = self._clock.now_ms(), 0
+        while count := await self._group.run(lambda session: session.revive_deliveries(webhooks, order_id, now_ms)):
+            revived += count
+        return revived
 
-    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
-        await self._group.run(lambda session: session.drop_deliveries(webhooks))
+    async def drop_deliveries(self, webhooks: Sequence[str], dead_before_ms: Millis = 0) -> None:
+        while await self._group.run(lambda session: session.drop_deliveries(webhooks, dead_before_ms)):
+            pass
 
     async def add_audit(self, entry: Entry) -> bool:
         return await self._group.run(lambda session: session.add_audit(codec.audit_row(entry)))

@@ -36,7 +36,7 @@ from fillwright.core.ports import START_WINDOW_MS, Clock, Delivery, OrderFilter,
 from fillwright.core.units import Millis, OrderId, Signature, order_id_floor
 
 EXPIRED_PER_CLAIM: Final = 100
-USAGE_DAYS: Final = 31
+DELIVERIES_AT_ONCE: Final = 1_000
 
 _MODE: Final = "SELECT json_extract(data, '$.mode') FROM audit WHERE type = 'ModeSet' ORDER BY seq DESC LIMIT 1"
 
@@ -386,8 +386,6 @@ class Session:
             " json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]') FROM json_each(?)",
             (_json(after),),
         )
-        if len(before) < len(after):  # a new day, perhaps: nobody asks for what was last month
-            self.connection.execute("DELETE FROM usage WHERE day < ?", (max(self._usage)[0] - USAGE_DAYS,))
 
     def counts(self, now_ms: Millis, *, limited: bool) -> QueueCounts:
         fresh = int(self._value("SELECT count(*) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL"))
@@ -483,22 +481,28 @@ class Session:
         ).fetchall()
         return next((str(key_id) for key_id, expires_at_ms in rows if expires_at_ms > now_ms), None)
 
+    def due_deliveries(self, webhook_id: str, limit: int, now_ms: Millis) -> list[OrderId]:
+        """Return the orders of a webhook's deliveries that may be claimed. Of many open orders, this looks at each."""
+        return self._ids(
+            "SELECT order_id FROM deliveries d WHERE webhook_id = ? AND due_at_ms <= ? AND dead_at_ms IS NULL"
+            " AND EXISTS (SELECT 1 FROM events e WHERE e.order_id = d.order_id AND e.seq = d.sent + 1)"
+            " ORDER BY due_at_ms LIMIT ?",
+            webhook_id,
+            now_ms,
+            limit,
+        )
+
     def claim_deliveries(
-        self, webhook_id: str, limit: int, now_ms: Millis, until_ms: Millis, orders: Sequence[OrderId] | None
+        self, webhook_id: str, limit: int, now_ms: Millis, until_ms: Millis, orders: Sequence[OrderId]
     ) -> list[Delivery]:
         self.flush()
-        narrowed = "" if orders is None else " AND order_id IN (SELECT value FROM json_each(?))"
-        ids = self._ids(
-            "SELECT order_id FROM deliveries d WHERE webhook_id = ? AND due_at_ms <= ? AND dead_at_ms IS NULL"  # noqa: S608 (constants)
-            f" AND EXISTS (SELECT 1 FROM events e WHERE e.order_id = d.order_id AND e.seq = d.sent + 1){narrowed}"
-            " ORDER BY due_at_ms LIMIT ?",
-            *(webhook_id, now_ms, *([] if orders is None else [_json(orders)]), limit),
-        )
         rows = self.connection.execute(
-            "UPDATE deliveries SET lease = lease + 1, due_at_ms = ? WHERE webhook_id = ?"
-            " AND order_id IN (SELECT value FROM json_each(?))"
+            "UPDATE deliveries SET lease = lease + 1, due_at_ms = ? WHERE webhook_id = ? AND order_id IN ("
+            " SELECT d.order_id FROM json_each(?) AS given CROSS JOIN deliveries d"
+            " ON d.webhook_id = ? AND d.order_id = given.value WHERE d.due_at_ms <= ? AND d.dead_at_ms IS NULL"
+            " AND EXISTS (SELECT 1 FROM events e WHERE e.order_id = d.order_id AND e.seq = d.sent + 1) LIMIT ?)"
             " RETURNING webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms",
-            (until_ms, webhook_id, _json(ids)),
+            (until_ms, webhook_id, _json(orders), webhook_id, now_ms, limit),
         )
         return [Delivery(*row) for row in rows.fetchall()]
 
@@ -524,15 +528,18 @@ class Session:
 
     def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None, now_ms: Millis) -> int:
         return self.connection.execute(
-            "UPDATE deliveries SET dead_at_ms = NULL, tries = 0, due_at_ms = ? WHERE dead_at_ms IS NOT NULL"
-            " AND webhook_id IN (SELECT value FROM json_each(?)) AND order_id = coalesce(?, order_id)",
-            (now_ms, _json(webhooks), order_id),
+            "UPDATE deliveries SET dead_at_ms = NULL, tries = 0, due_at_ms = ? WHERE (webhook_id, order_id) IN ("
+            " SELECT webhook_id, order_id FROM deliveries WHERE dead_at_ms IS NOT NULL"
+            " AND webhook_id IN (SELECT value FROM json_each(?)) AND order_id = coalesce(?, order_id) LIMIT ?)",
+            (now_ms, _json(webhooks), order_id, DELIVERIES_AT_ONCE),
         ).rowcount
 
-    def drop_deliveries(self, webhooks: Sequence[str]) -> None:
-        self.connection.execute(
-            "DELETE FROM deliveries WHERE webhook_id IN (SELECT value FROM json_each(?))", (_json(webhooks),)
-        )
+    def drop_deliveries(self, webhooks: Sequence[str], dead_before_ms: Millis) -> int:
+        return self.connection.execute(
+            "DELETE FROM deliveries WHERE (webhook_id, order_id) IN (SELECT webhook_id, order_id FROM deliveries"
+            " WHERE webhook_id IN (SELECT value FROM json_each(?)) OR dead_at_ms < ? LIMIT ?)",
+            (_json(webhooks), dead_before_ms, DELIVERIES_AT_ONCE),
+        ).rowcount
 
     def add_audit(self, row: codec.AuditRow) -> bool:
         """Write an entry of the audit log, if its place is free or its own."""

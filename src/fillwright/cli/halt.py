@@ -6,7 +6,7 @@ import click
 
 from fillwright.cli.exits import EXIT_CODES, Refused
 from fillwright.cli.operating import operate, operator, where
-from fillwright.core.control import Mode, mode_set
+from fillwright.core.control import Control, Mode, ModeSet, mode_set
 from fillwright.core.ports import Store
 from fillwright.execution.gate import Gate
 
@@ -21,13 +21,16 @@ def command(reduce: bool, reason: str) -> None:
     database that DATABASE_URL names, whether or not an engine can be reached.
     """
 
-    async def work(gate: Gate, _: Store) -> None:
-        if reduce and gate.known.mode is Mode.HALTED:
+    def change(known: Control) -> ModeSet:
+        if reduce and known.mode is Mode.HALTED:
             raise Refused(
                 "the engine is halted, which stops more; resume first if open orders may be finished", "halted"
             )
-        why = reason or (gate.known.mode_reason if gate.known.mode is not Mode.ACTIVE else "")
-        await gate.change(operator(), mode_set(Mode.REDUCE if reduce else Mode.HALTED, why))
+        why = reason or (known.mode_reason if known.mode is not Mode.ACTIVE else "")
+        return mode_set(Mode.REDUCE if reduce else Mode.HALTED, why)
+
+    async def work(gate: Gate, _: Store) -> None:
+        await gate.change(operator(), change)
 
     operate(work, in_any_state=True)
     click.echo(

@@ -10,11 +10,11 @@ from typing import Any, Final, TypeVar
 import click
 from rich.text import Text
 
-from fillwright.cli.exits import EXIT_CODES, Misused, Refused
+from fillwright.cli.exits import EXIT_CODES, Misused
 from fillwright.cli.operating import operate, operator, where
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import LimitsSet, limits_set
-from fillwright.core.errors import InvalidRequest
+from fillwright.core.control import Control, LimitsSet, limits_set
+from fillwright.core.errors import Denied
 from fillwright.core.limits import EVERYBODY, NONE, day_of, of_account, of_key
 from fillwright.core.limits_document import Document, from_document, to_document, used_document
 from fillwright.core.ports import Store
@@ -90,15 +90,18 @@ def set_(account: str | None, key_id: str | None, **given: Any) -> None:
         raise Misused("name a limit to set; see fillwright limits set --help", "invalid_request")
 
     async def work(gate: Gate, _: Store) -> tuple[str, Document]:
-        of = _whose(gate, account, key_id)
-        document = to_document(gate.known.limits.get(of, NONE), TOKENS)
-        limits = from_document(_changed(document, changes), TOKENS)
-        await gate.change(operator(), LimitsSet(of, limits))
-        return of, to_document(limits, TOKENS)
+        of = _whose(account, key_id)
+
+        def change(known: Control) -> LimitsSet:
+            document = to_document(known.limits.get(of, NONE), TOKENS)
+            return limits_set(known, of, from_document(_changed(document, changes), TOKENS))
+
+        await gate.change(operator(), change)
+        return of, to_document(gate.known.limits.get(of, NONE), TOKENS)
 
     try:
         of, document = operate(work)
-    except InvalidRequest as error:
+    except Denied as error:
         raise Misused(str(error), error.code) from error
     told = ", ".join(f"{name} {most}" for name, most, _ in _lines(document, {})) or "none"
     click.echo(f"Limits of {of}: {told}. ({where()})")
@@ -110,21 +113,23 @@ def clear(account: str | None, key_id: str | None) -> None:
     """Take all limits away: those of everybody together, or of an account or a key."""
 
     async def work(gate: Gate, _: Store) -> str:
-        of = _whose(gate, account, key_id)
-        await gate.change(operator(), LimitsSet(of, NONE))
+        of = _whose(account, key_id)
+        await gate.change(operator(), lambda known: limits_set(known, of, NONE))
         return of
 
-    click.echo(f"Limits of {operate(work)}: none. ({where()})")
+    try:
+        of = operate(work)
+    except Denied as error:
+        raise Misused(str(error), error.code) from error
+    click.echo(f"Limits of {of}: none. ({where()})")
 
 
-def _whose(gate: Gate, account: str | None, key_id: str | None) -> str:
+def _whose(account: str | None, key_id: str | None) -> str:
     if account is not None and key_id is not None:
         raise Misused("name an account or a key, not both", "invalid_request")
-    of = EVERYBODY if account is None and key_id is None else of_account(account) if account else of_key(key_id or "")
-    try:
-        return limits_set(gate.known, of, NONE).of
-    except InvalidRequest as error:
-        raise Refused(str(error), error.code) from error
+    if account is not None:
+        return of_account(account)
+    return EVERYBODY if key_id is None else of_key(key_id)
 
 
 def _changed(document: Document, changes: Mapping[str, Any]) -> Document:

@@ -14,7 +14,7 @@ from rich.text import Text
 from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
 from fillwright.cli.operating import operate, operator, where
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import LOCAL_ACCOUNT, WEBHOOK_ID_BYTES, Webhook, webhook_added, webhook_removed
+from fillwright.core.control import WEBHOOK_ID_BYTES, Webhook, WebhookAdded, webhook_added, webhook_removed
 from fillwright.core.errors import Denied
 from fillwright.core.limits import LOCAL
 from fillwright.core.ports import Delivery, Store
@@ -42,16 +42,14 @@ def add(url: str, key_id: str, as_json: bool) -> None:
     """Have an address told every event of an account's new orders. Prints the secret that signs what it is told."""
     settings = settings_or_fail(os.environ)
 
+    its_id = os.urandom(WEBHOOK_ID_BYTES)
+
     async def work(gate: Gate, _: Store) -> Webhook:
-        key = gate.known.keys.get(key_id)
-        if gate.known.demands_keys and (key is None or key.is_revoked):
-            raise Refused("name a valid --key whose webhook it is; see fillwright keys list", "key_not_found")
         check_url(url, private=settings.webhook_private == "on")
-        account = LOCAL_ACCOUNT if key is None else key.account
-        added = webhook_added(gate.known, account, key_id, url, os.urandom(WEBHOOK_ID_BYTES))
-        secret_of(settings.webhook_secret, added.webhook_id)
-        await gate.change(operator(), added)
-        return gate.known.webhooks[added.webhook_id]
+        secret_of(settings.webhook_secret, "")
+        entry = await gate.change(operator(), lambda known: webhook_added(known, key_id, url, its_id))
+        assert isinstance(entry.action, WebhookAdded)
+        return gate.known.webhooks[entry.action.webhook_id]
 
     try:
         webhook = operate(work)
@@ -74,8 +72,7 @@ def list_(as_json: bool) -> None:
 
     async def work(gate: Gate, store: Store) -> list[tuple[Webhook, int]]:
         active = [each for each in gate.known.webhooks.values() if gate.known.is_active(each)]
-        dead = await store.dead_deliveries([each.webhook_id for each in active], DEAD_MAX)
-        return [(each, sum(delivery.webhook_id == each.webhook_id for delivery in dead)) for each in active]
+        return [(each, len(await store.dead_deliveries([each.webhook_id], DEAD_MAX))) for each in active]
 
     grid = table("Webhook", "Account", "Key", "Address", "Given up")
     for webhook, dead in operate(work):
@@ -83,7 +80,11 @@ def list_(as_json: bool) -> None:
             view = {"webhookId": webhook.webhook_id, "account": webhook.account, "keyId": webhook.key_id}
             click.echo(json.dumps({**view, "url": webhook.url, "givenUp": dead}, separators=(",", ":")))
         grid.add_row(
-            webhook.webhook_id, Text(webhook.account or LOCAL), webhook.key_id or "-", Text(webhook.url), str(dead)
+            webhook.webhook_id,
+            Text(webhook.account or LOCAL),
+            webhook.key_id or "-",
+            Text(webhook.url),
+            f"{dead} or more" if dead == DEAD_MAX else str(dead),
         )
     if not as_json:
         open_screen().print(grid)
@@ -95,7 +96,7 @@ def remove(webhook_id: str) -> None:
     """Tell an address nothing any more, within a second. What it was not told yet is forgotten."""
 
     async def work(gate: Gate, _: Store) -> None:
-        await gate.change(operator(), webhook_removed(gate.known, webhook_id, None))
+        await gate.change(operator(), lambda known: webhook_removed(known, webhook_id))
 
     try:
         operate(work)

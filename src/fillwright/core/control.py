@@ -18,8 +18,8 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.errors import AuditBroken, InvalidRequest, TooManyWebhooks, WebhookNotFound
-from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, owner
+from fillwright.core.errors import AuditBroken, InvalidRequest, InvalidWebhook, TooManyWebhooks, WebhookNotFound
+from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, of_key
 from fillwright.core.units import Millis, base58
 
 LOCAL_ACCOUNT: Final = ""
@@ -29,6 +29,7 @@ GENESIS: Final = "0" * 64
 KEY_ID_BYTES: Final = 8
 WEBHOOK_ID_BYTES: Final = 12
 WEBHOOKS_MAX: Final = 10
+GONE_MAX: Final = 1_000
 TEXT_MAX: Final = 500
 
 
@@ -127,12 +128,14 @@ class Webhook:
     account: str
     url: str
     added_at_ms: Millis
-    is_removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What is in force after the first `seq` entries. `limits_seq` is the last that changed a limit."""
+    """What is in force after the first `seq` entries.
+
+    `limits_seq` is the last that changed a limit; `gone_webhooks` are those that were removed last.
+    """
 
     seq: int = 0
     head: str = GENESIS
@@ -142,6 +145,7 @@ class Control:
     limits: Mapping[str, Limits] = field(default_factory=lambda: MappingProxyType({}))
     limits_seq: int = 0
     webhooks: Mapping[str, Webhook] = field(default_factory=lambda: MappingProxyType({}))
+    gone_webhooks: tuple[str, ...] = ()
 
     @property
     def demands_keys(self) -> bool:
@@ -149,9 +153,9 @@ class Control:
         return bool(self.keys)
 
     def is_active(self, webhook: Webhook) -> bool:
-        """Return whether a webhook is told anything: not once it, or its key, is taken away."""
+        """Return whether a webhook is told anything: not once its key was revoked."""
         key = self.keys.get(webhook.key_id)
-        return not webhook.is_removed and (key is None or not key.is_revoked)
+        return key is None or not key.is_revoked
 
     def webhooks_of(self, account: str) -> list[Webhook]:
         return [each for each in self.webhooks.values() if each.account == account and self.is_active(each)]
@@ -192,29 +196,33 @@ def mode_set(mode: Mode, reason: str) -> ModeSet:
     return ModeSet(mode, plain(reason))
 
 
-def webhook_added(control: Control, account: str, key_id: str, url: str, random_bytes: bytes) -> WebhookAdded:
-    """Return the change; of `random_bytes` the webhook's id is made. Raise Denied if there are too many."""
+def webhook_added(control: Control, key_id: str, url: str, random_bytes: bytes) -> WebhookAdded:
+    """Return the change; of `random_bytes` the webhook's id is made. Without keys, `key_id` is empty.
+
+    Raise InvalidWebhook if there is no such key, TooManyWebhooks if its account has as many as it may.
+    """
+    key = control.keys.get(key_id)
+    if key.is_revoked if key is not None else (control.demands_keys or key_id):
+        raise InvalidWebhook("a webhook needs a key whose it is, one that was not revoked", field="keyId")
+    account = LOCAL_ACCOUNT if key is None else key.account
     if len(control.webhooks_of(account)) >= WEBHOOKS_MAX:
         raise TooManyWebhooks(f"an account may have {WEBHOOKS_MAX} webhooks; remove one first")
     return WebhookAdded(f"wh_{base58(random_bytes)}", key_id, account, url)
 
 
-def webhook_removed(control: Control, webhook_id: str, account: str | None) -> WebhookRemoved:
-    """Return the change. Raise WebhookNotFound if there is none, or it is not that of `account` (None: any)."""
+def webhook_removed(control: Control, webhook_id: str) -> WebhookRemoved:
+    """Return the change. Raise WebhookNotFound if there is none."""
     webhook = control.webhooks.get(webhook_id)
-    if webhook is None or webhook.is_removed or account not in (None, webhook.account):
+    if webhook is None:
         raise WebhookNotFound(f"there is no webhook {webhook_id[:64]!r}")
     return WebhookRemoved(webhook_id)
 
 
 def limits_set(control: Control, of: str, limits: Limits) -> LimitsSet:
     """Return the change. Raise InvalidRequest if there is nobody whose limits these would be."""
-    account, key_id = owner(of)
-    if of == EVERYBODY or (key_id is not None and key_id in control.keys):
-        return LimitsSet(of, limits)
     accounts = {LOCAL_ACCOUNT, *(key.account for key in control.keys.values())}
-    if account is not None and account in accounts:
-        return LimitsSet(of_account(account), limits)
+    if of in {EVERYBODY, *map(of_account, accounts), *map(of_key, control.keys)}:
+        return LimitsSet(of, limits)
     raise InvalidRequest(
         f"there is no {of[:100]!r}: write {EVERYBODY!r}, 'account' and the name of one that has a key, or 'key' and a"
         " key's id",
@@ -262,8 +270,9 @@ def apply(control: Control, entry: Entry) -> Control:
         case WebhookRemoved(webhook_id):
             if webhook_id not in control.webhooks:
                 raise AuditBroken(f"entry {entry.seq} removes the webhook {webhook_id}, which nobody added")
-            removed = replace(control.webhooks[webhook_id], is_removed=True)
-            return replace(after, webhooks=MappingProxyType({**control.webhooks, webhook_id: removed}))
+            left = {name: webhook for name, webhook in control.webhooks.items() if name != webhook_id}
+            gone = (*control.gone_webhooks, webhook_id)[-GONE_MAX:]
+            return replace(after, webhooks=MappingProxyType(left), gone_webhooks=gone)
 
 
 def replay(entries: Sequence[Entry], control: Control | None = None) -> Control:

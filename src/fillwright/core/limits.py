@@ -26,7 +26,7 @@ from fillwright.core.errors import (
     TokenNotAllowed,
     TooManyOpenOrders,
 )
-from fillwright.core.order import Charge, Order, Terms
+from fillwright.core.order import Order, Terms
 from fillwright.core.routing import Quote
 from fillwright.core.units import (
     BaseUnits,
@@ -170,9 +170,9 @@ class Bounds:
                 caps.append(Cap(of, OPEN, limits.open_orders, 1))
         return caps
 
-    def caps_of_the_day(self, terms: Terms, charge: Charge) -> list[Cap]:
+    def caps_of_the_day(self, terms: Terms, usd: MicroUsd | None) -> list[Cap]:
         """Return the bounds on amounts that an order is under which is counted already, and so adds nothing."""
-        return [cap._replace(adds=0) for cap in self.caps(terms, charge.usd) if cap.what != OPEN]
+        return [cap._replace(adds=0) for cap in self.caps(terms, usd) if cap.what != OPEN]
 
     def check_quote(self, terms: Terms, quote: Quote, usd_in: MicroUsd | None, usd_out: MicroUsd | None) -> None:
         """Raise OverLimit if an order may not take a quote, whose two sides are worth `usd_in` and `usd_out`."""

@@ -270,8 +270,8 @@ class Store(Protocol):
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
         """Make deliveries that were given up due again, those of one order or all. Return how many there were."""
 
-    async def drop_deliveries(self, webhooks: Sequence[str]) -> None:
-        """Forget all deliveries to webhooks that there are no more."""
+    async def drop_deliveries(self, webhooks: Sequence[str], dead_before_ms: Millis = 0) -> None:
+        """Forget all deliveries to these webhooks, and those to any that were given up before a time."""
 
     async def add_audit(self, entry: Entry) -> bool:
         """Append an entry to the audit log. Return False if another one has its place: read on, and try again."""
@@ -332,8 +332,9 @@ class Gate(Protocol):
     async def control(self) -> Control:
         """Return `current`, having looked if need be. Raise StoreUnavailable if that cannot be known."""
 
-    async def change(self, actor: str, action: Action) -> Entry:
+    async def change(self, actor: str, change: Action | Callable[[Control], Action]) -> Entry:
         """Append to the audit log what somebody does, and return the entry once it is durable and in force here.
 
+        What depends on what is in force is given as a function of it: it is asked again if somebody else was faster.
         Raise StoreUnavailable if it is not known to be written.
         """

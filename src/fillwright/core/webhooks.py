@@ -12,18 +12,21 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from fillwright.core.errors import InvalidWebhook
+from fillwright.core.errors import InvalidWebhook, NotReady
 
 SECRET_MIN: Final = 32
 URL_MAX: Final = 500
-# Networks whose addresses carry an IPv4 address within them that somebody on the way unpacks: NAT64, 6to4.
-CARRIERS: Final = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"), IPv6Network("2002::/16"))
+# Networks whose addresses carry an IPv4 address within them that somebody on the way unpacks (NAT64, 6to4, the old
+# compatible and translated forms), and what was site-local once.
+REFUSED: Final = tuple(
+    map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::/96", "::ffff:0:0:0/96", "fec0::/10"))
+)
 
 
 def secret_of(engine_secret: str, webhook_id: str) -> bytes:
-    """Return a webhook's secret. Raise InvalidWebhook if the engine has none that it could be made of."""
+    """Return a webhook's secret. Raise NotReady if the engine has none that it could be made of."""
     if len(engine_secret) < SECRET_MIN:
-        raise InvalidWebhook(
+        raise NotReady(
             f"set FILLWRIGHT_WEBHOOK_SECRET to {SECRET_MIN} random characters or more first: deliveries are signed"
         )
     return hmac.digest(engine_secret.encode(), webhook_id.encode(), "sha256")
@@ -64,7 +67,7 @@ def is_private(address: str) -> bool:
     found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
-    if isinstance(found, IPv6Address) and any(found in network for network in CARRIERS):
+    if isinstance(found, IPv6Address) and any(found in network for network in REFUSED):
         return True
     return not found.is_global or found.is_multicast
 

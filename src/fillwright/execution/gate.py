@@ -22,6 +22,7 @@ LOOK_MS: Final[Millis] = 250
 FRESH_MS: Final[Millis] = 900
 LOOKS: Final = 3
 TRIES: Final = 20
+VERIFY_ENTRIES: Final = 50
 VERIFY_S: Final = 10.0  # between two readings of the whole log: what was changed in it is noticed
 
 
@@ -52,10 +53,11 @@ class Gate:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
 
-    async def change(self, actor: str, action: Action) -> Entry:
+    async def change(self, actor: str, change: Action | Callable[[Control], Action]) -> Entry:
         async with self._changing:
             for _ in range(TRIES):
                 await self.look(verify=False)
+                action = change(self.known) if callable(change) else change
                 new = entry(self.known, self._clock.now_ms(), actor, action)
                 if await self._store.add_audit(new):
                     await self.look(verify=False)
@@ -104,7 +106,7 @@ class Gate:
         known = self.known
         if verify and asked_at >= self._verify_at:
             self._verify_at = asked_at + VERIFY_S
-            replay(await self._store.audit_log())
+            await self._replay_all()
         # From the last entry known on: if it is not there as it was, the database has lost the end of its log.
         entries = await self._store.audit_log(max(0, known.seq - 1))
         if not known.seq or (entries and entries[0].hash == known.head):
@@ -117,6 +119,13 @@ class Gate:
         if control.seq < self.known.seq:  # another look, begun later, was faster
             return
         self.known, self._stale_at = control, asked_at + FRESH_MS / 1000
+
+    async def _replay_all(self) -> None:
+        """Read the whole log, a little at a time: it may be long, and others wait."""
+        entries, control = await self._store.audit_log(), Control()
+        for at in range(0, len(entries), VERIFY_ENTRIES):
+            control = replay(entries[at : at + VERIFY_ENTRIES], control)
+            await asyncio.sleep(0)
 
     def _tell(self, before: Mode) -> None:
         if self.known.mode is not before:

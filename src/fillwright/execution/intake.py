@@ -62,6 +62,8 @@ class Intake:
         self._risk = risk
         self._entropy = entropy
         self._pool = memoryview(b"")
+        self._webhooks: dict[str, Sequence[str]] = {}  # by account, as of the audit log's entry `_webhooks_seq`
+        self._webhooks_seq = 0
 
     async def submit(self, request: OrderRequest, account: str = LOCAL_ACCOUNT, key_id: str = "") -> tuple[Order, bool]:
         terms = self._terms(request)
@@ -72,7 +74,7 @@ class Intake:
         if refusal is None:
             charge, caps, refusal = await self._risk.admit(control, terms, account, key_id)
         if refusal is None:
-            webhooks = [each.webhook_id for each in control.webhooks_of(account)] if control.webhooks else ()
+            webhooks = self._webhooks_of(control, account) if control.webhooks else ()
             order = await self._store.accept(new_id, Accepted(terms, key, account, charge), caps, webhooks)
         else:  # not as a new order, but a repeated request still finds its own
             known = await self._store.find(OrderFilter(account, client_order_id=key, limit=1)) if key else []
@@ -84,6 +86,15 @@ class Intake:
                 f"client order id {key!r} belongs to {order.id}, which asks for something else", field="clientOrderId"
             )
         return order, order.id == new_id
+
+    def _webhooks_of(self, control: Control, account: str) -> Sequence[str]:
+        if control.seq != self._webhooks_seq:
+            self._webhooks_seq = control.seq
+            self._webhooks.clear()
+        webhooks = self._webhooks.get(account)
+        if webhooks is None:
+            webhooks = self._webhooks[account] = [each.webhook_id for each in control.webhooks_of(account)]
+        return webhooks
 
     def _refusal(self, terms: Terms, control: Control) -> Denied | None:
         """Return why no such order is taken now."""

@@ -81,7 +81,9 @@ class Risk:
             return
         terms = order.terms
         # What it was worth when it was accepted: that the price has moved since breaks no limit.
-        usd = order.charge.usd if order.charge is not None else self._prices.usd(terms.token_in, terms.in_amount)
+        usd = order.charge.usd if order.charge is not None else None
+        if usd is None:
+            usd = self._prices.usd(terms.token_in, terms.in_amount)
         bounds.check(terms, usd)
         if order.route is not None and bounds.ask_the_market:
             quote = order.route.quote
@@ -89,7 +91,7 @@ class Risk:
             bounds.check_quote(terms, quote, self._prices.usd(terms.token_in, quote.in_amount), out)
         control = await self._control()
         if order.charge is not None and control.limits_seq > order.charge.control_seq:
-            caps = bounds.caps_of_the_day(terms, order.charge)
+            caps = bounds.caps_of_the_day(terms, usd)
             used = await self._store.usage(order.charge.day, [cap.of for cap in caps]) if caps else {}
             if (over := refusal(caps, used, terms)) is not None:
                 raise over

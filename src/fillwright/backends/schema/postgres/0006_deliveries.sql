@@ -13,3 +13,4 @@ CREATE TABLE deliveries (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.1, autovacuum_vacuum_threshold = 2000);
 
 CREATE INDEX deliveries_due ON deliveries (webhook_id, due_at_ms) WHERE dead_at_ms IS NULL;
+CREATE INDEX deliveries_dead ON deliveries (dead_at_ms) WHERE dead_at_ms IS NOT NULL;

@@ -12,4 +12,5 @@ CREATE TABLE deliveries (
     PRIMARY KEY (webhook_id, order_id)
 ) WITHOUT ROWID;
 
-CREATE INDEX deliveries_due ON deliveries (webhook_id, due_at_ms) WHERE dead_at_ms IS NULL
+CREATE INDEX deliveries_due ON deliveries (webhook_id, due_at_ms) WHERE dead_at_ms IS NULL;
+CREATE INDEX deliveries_dead ON deliveries (dead_at_ms) WHERE dead_at_ms IS NOT NULL
