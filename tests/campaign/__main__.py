@@ -13,7 +13,7 @@ from typing import Final
 from tests.campaign.campaign import run
 from tests.campaign.engine import CHAINS
 
-LONG: Final = (10_400, 500)  # orders, of which a few expire before they are taken, and faults
+LONG: Final = (10_800, 500)  # orders, of which a few expire before they are taken or are over a limit, and faults
 SHORT: Final = (1_040, 60)
 
 

@@ -11,9 +11,10 @@ from random import Random
 from typing import Any, Final
 
 from fillwright.execution.reconcile import reconcile
-from tests.campaign.clients import Clients
+from tests.campaign.clients import UNANSWERED, Clients
 from tests.campaign.cluster import PLACES, Engine
 from tests.campaign.engine import FULL_DISK
+from tests.campaign.guards import Guards, judge_sums, set_up
 from tests.campaign.site import LEASE_MS, Site, a_site
 from tests.proof.report import Report
 from tests.proof.verdict import judge
@@ -44,14 +45,16 @@ class Campaign:
 
     async def run(self) -> Report:
         async with a_site(self._store, self._seed, planted=self._planted, dooms=True) as site:
-            clients = Clients(site.cluster, site.http, self._seed)
+            guards = await set_up(site.reader, self._orders)
+            await asyncio.gather(*(_asks_for_a_key(site, api) for api in site.cluster.apis))
+            clients = Clients(site.cluster, site.http, guards, self._seed)
             trading = asyncio.create_task(self._trade(clients))
             await self._make_faults(site)
             await self._drain(site, trading)
             codes = await site.cluster.stop()
             if any(codes):
                 self.report.failures.append(f"asked to stop, the processes ended with {codes}")
-            await self._judge(site, clients)
+            await self._judge(site, clients, guards)
             if not self.report.passed:
                 site.show_logs()
         return self.report
@@ -181,13 +184,16 @@ class Campaign:
         if self.report.drain_s > DRAIN_S_MAX:
             self.report.failures.append(f"drained only after {self.report.drain_s} s")
 
-    async def _judge(self, site: Site, clients: Clients) -> None:
+    async def _judge(self, site: Site, clients: Clients, guards: Guards) -> None:
         report, cluster = self.report, site.cluster
         cluster.count_hits()
         logs = await site.logs()
         verdict = judge(logs, await site.swaps(), clients.witnesses)
         report.take(verdict)
         report.failures += clients.strange[:20]
+        report.failures += await judge_sums(guards, site.reader, logs)
+        if not clients.denied:
+            report.failures.append("nobody was over a limit")
         report.faults = cluster.faults.total() + cluster.hits.total()
         if report.faults < self._faults:
             report.failures.append(f"only {report.faults} faults")
@@ -202,12 +208,23 @@ class Campaign:
             "expired": verdict.expired,
             "attempts": sum(sum(type(e.event).__name__ == "RoutingStarted" for e in log) for log in logs.values()),
             "followed": sum(len(witness.followed) for witness in clients.witnesses),
+            "over_the_limit": clients.denied,
             "frozen_with_orders": self._frozen,
             "starts": sum(engine.starts for engine in cluster.engines),
             "answers": {str(status): count for status, count in sorted(clients.answers.items())},
             "faults": dict(cluster.faults.most_common()),
             "places": {place: cluster.hits[place] for place in PLACES},
         }
+
+
+async def _asks_for_a_key(site: Site, api: Engine) -> None:
+    """Return once a process lets nobody in without a key: what it took before would be the local account's."""
+    while True:
+        with contextlib.suppress(*UNANSWERED):
+            async with site.http.get(f"{api.url}/api/mode") as response:
+                if response.status == 401:
+                    return
+        await asyncio.sleep(0.05)
 
 
 def _flush(url: str) -> None:
