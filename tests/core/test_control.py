@@ -20,24 +20,31 @@ from fillwright.core.control import (
     Entry,
     KeyCreated,
     KeyRevoked,
+    LimitsSet,
     Mode,
     ModeSet,
     Scope,
+    Webhook,
+    WebhookAdded,
+    WebhookRemoved,
     apply,
     digest_of,
     entry,
     find_key,
+    limits_set,
     mode_set,
     new_key,
     new_ticket,
     plain,
     replay,
+    webhook_added,
+    webhook_removed,
 )
-from fillwright.core.errors import AuditBroken
+from fillwright.core.errors import AuditBroken, InvalidRequest, InvalidWebhook, TooManyWebhooks, WebhookNotFound
 from fillwright.core.lifecycle import Accepted
-from fillwright.core.limits import LOCAL
+from fillwright.core.limits import LOCAL, Limits, TokenLimit
 from fillwright.core.units import base58
-from tests.builders import some_terms
+from tests.builders import SOL, some_terms
 
 RANDOM = bytes(range(1, 41))
 KEY_ID, SECRET = base58(RANDOM[:KEY_ID_BYTES]), base58(RANDOM[KEY_ID_BYTES:])
@@ -49,6 +56,10 @@ ACTIONS: list[Action] = [
     ModeSet(Mode.HALTED, "they are wrong"),
     KeyRevoked(KEY.key_id),
     ModeSet(Mode.ACTIVE, ""),
+    LimitsSet("everybody", Limits(order_usd=5, amounts=(TokenLimit(SOL.mint, 1, 2),), tokens=(SOL.mint,))),
+    WebhookAdded("wh_1", "", "acme", "https://desk.example.com/fills"),
+    WebhookRemoved("wh_1"),
+    LimitsSet("everybody", Limits()),
 ]
 
 
@@ -210,3 +221,97 @@ def test_an_end_that_was_cut_off_shows_against_a_head_that_was_written_down() ->
     log = a_log(*ACTIONS)
     heads = {replay(log[:seq]).head for seq in range(len(log) + 1)}
     assert len(heads) == len(log) + 1
+
+
+# ---- limits
+
+LOW, HIGH = Limits(order_usd=1), Limits(order_usd=2)
+
+
+def test_the_newest_limits_of_each_are_in_force_and_none_are_no_limits() -> None:
+    control = after(LimitsSet("everybody", LOW), LimitsSet("account acme", LOW), LimitsSet("everybody", HIGH))
+    assert control.limits == {"everybody": HIGH, "account acme": LOW}
+    assert control.limits_seq == 3
+    control = after(LimitsSet("everybody", LOW), LimitsSet("account acme", LOW), LimitsSet("everybody", Limits()), KEY)
+    assert control.limits == {"account acme": LOW}
+    assert (control.limits_seq, control.seq) == (3, 4)
+    assert (Control().limits, Control().limits_seq) == ({}, 0)
+
+
+@pytest.mark.parametrize("of", ["everybody", "account acme", "account local", f"key {KEY_ID}"])
+def test_limits_are_set_of_whom_there_is(of: str) -> None:
+    assert limits_set(after(KEY), of, LOW) == LimitsSet(of, LOW)
+
+
+@pytest.mark.parametrize("of", ["", "account", "account ", "account other", "key", "key x", "Everybody", "acme"])
+def test_limits_of_nobody_are_refused(of: str) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        limits_set(after(KEY), of, LOW)
+    assert error.value.field == "of"
+    assert str(error.value) == (
+        f"there is no {of!r}: write 'everybody', 'account' and the name of one that has a key, or 'key' and a key's id"
+    )
+    with pytest.raises(InvalidRequest, match=f"'{'x' * 100}'"):
+        limits_set(Control(), "x" * 101, LOW)
+
+
+# ---- webhooks
+
+URL = "https://desk.example.com/fills"
+OTHER, _ = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
+
+
+def test_a_webhook_is_its_key_s_account_s_until_it_or_the_key_is_taken_away() -> None:
+    added = webhook_added(after(KEY, OTHER), KEY_ID, URL, b"twelve bytes")
+    assert added == WebhookAdded(f"wh_{base58(b'twelve bytes')}", KEY_ID, "acme", URL)
+    control = after(KEY, OTHER, added, WebhookAdded("wh_2", OTHER.key_id, "other", URL))
+    webhook = Webhook(added.webhook_id, KEY_ID, "acme", URL, 3_000)
+    assert control.webhooks_of("acme") == [webhook]
+    assert control.is_active(webhook)
+    revoked = apply(control, entry(control, 9_000, "alice", KeyRevoked(KEY_ID)))
+    assert revoked.webhooks_of("acme") == []
+    assert not revoked.is_active(webhook)
+    assert [each.webhook_id for each in revoked.webhooks_of("other")] == ["wh_2"]
+    removed = apply(control, entry(control, 9_000, "alice", webhook_removed(control, added.webhook_id)))
+    assert (removed.webhooks_of("acme"), removed.gone_webhooks) == ([], (added.webhook_id,))
+    assert list(removed.webhooks) == ["wh_2"]
+
+
+def test_without_keys_a_webhook_is_the_local_account_s() -> None:
+    assert webhook_added(Control(), "", URL, b"x").account == LOCAL_ACCOUNT
+
+
+@pytest.mark.parametrize(
+    ("control", "key_id"),
+    [(after(KEY), ""), (after(KEY), "nobody"), (after(KEY, KeyRevoked(KEY_ID)), KEY_ID), (Control(), "nobody")],
+)
+def test_a_webhook_needs_a_key_that_opens_something(control: Control, key_id: str) -> None:
+    with pytest.raises(InvalidWebhook) as error:
+        webhook_added(control, key_id, URL, b"x")
+    assert str(error.value) == "a webhook needs a key whose it is, one that was not revoked"
+    assert error.value.field == "keyId"
+
+
+def test_an_account_has_so_many_webhooks_and_no_more() -> None:
+    many = [WebhookAdded(f"wh_{number}", "", "", URL) for number in range(10)]
+    webhook_added(after(*many[:9]), "", URL, b"x")
+    with pytest.raises(TooManyWebhooks, match=r"^an account may have 10 webhooks; remove one first$"):
+        webhook_added(after(*many), "", URL, b"x")
+    webhook_added(after(*many, WebhookRemoved("wh_3")), "", URL, b"x")
+
+
+def test_a_webhook_that_there_is_not_cannot_be_removed() -> None:
+    with pytest.raises(WebhookNotFound, match=r"^there is no webhook 'wh_1'$"):
+        webhook_removed(Control(), "wh_1")
+    with pytest.raises(WebhookNotFound, match=f"'{'x' * 64}'"):
+        webhook_removed(Control(), "x" * 65)
+    with pytest.raises(AuditBroken, match=r"^entry 2 removes the webhook wh_1, which nobody added$"):
+        apply(after(KEY), entry(after(KEY), 2_000, "alice", WebhookRemoved("wh_1")))
+
+
+def test_the_webhooks_that_were_removed_last_are_known_for_a_while() -> None:
+    control = after(WebhookAdded("wh_x", "", "", URL), WebhookRemoved("wh_x"))
+    control = replace(control, gone_webhooks=tuple(f"wh_{number}" for number in range(1_000)))
+    control = apply(control, entry(control, 1, "alice", WebhookAdded("wh_y", "", "", URL)))
+    control = apply(control, entry(control, 2, "alice", WebhookRemoved("wh_y")))
+    assert control.gone_webhooks == (*(f"wh_{number}" for number in range(1, 1_000)), "wh_y")

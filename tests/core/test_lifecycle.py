@@ -30,7 +30,7 @@ from fillwright.core.lifecycle import (
     rebuild,
     replay,
 )
-from fillwright.core.order import Fill, Order, OrderStatus
+from fillwright.core.order import Charge, Fill, Order, OrderStatus
 from tests.builders import a_route, a_transaction, some_id, some_order, some_terms
 
 FAILURE = Failure("no_route", "nobody answers")
@@ -167,6 +167,13 @@ def test_an_accepted_order_is_due_at_once_and_as_it_was_asked_for() -> None:
         due_at_ms=1_234,
         account="acme",
     )
+
+
+def test_what_an_order_counts_for_stays_with_it() -> None:
+    charge = Charge(7, 150, "K1", 3)
+    order = accepted(some_id(), Accepted(some_terms(), charge=charge), 1_000)
+    assert order.charge == charge
+    assert apply(order, RoutingStarted(1), 2_000).charge == charge
 
 
 def test_a_client_order_id_is_its_account_s_own() -> None:

@@ -78,6 +78,14 @@ def test_slippage_outside_0_to_10_percent_in_basis_points_is_refused(text: str) 
         parse_slippage(text)
 
 
+def test_what_is_no_slippage_is_refused_with_what_would_be_one() -> None:
+    with pytest.raises(InvalidSlippage) as error:
+        parse_slippage("1e-2")
+    assert str(error.value) == (
+        "slippage must be a decimal fraction from 0 to 0.1, such as 0.01 for 1 %, without sign or exponent"
+    )
+
+
 @given(st.integers(1, U64_MAX), st.integers(0, 1_000))
 def test_the_minimum_is_never_below_what_the_slippage_allows(out_amount: int, slippage_bps: int) -> None:
     least = min_out(out_amount, slippage_bps)

@@ -236,7 +236,7 @@ def error_catalogue() -> list[tuple[str, int | None, bool | None, str]]:
     catalogue = []
     for kind in dict.fromkeys(_leaves(FillwrightError)):  # what has two parents comes twice
         as_answer = issubclass(kind, Denied) or kind in wire.STATUS_CODES
-        status = wire.problem(kind(""))[0] if as_answer else None
+        status = wire.status_of(kind) if as_answer else None
         retryable = kind.retryable if issubclass(kind, ExecutionError) else None
         catalogue.append((kind.code, status, retryable, kind.title))
     return sorted(catalogue)

@@ -198,10 +198,15 @@ def _to_the_second(seconds: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
+def status_of(kind: type[FillwrightError]) -> int:
+    """Return the HTTP status of a kind of error."""
+    kinds = (each for each in kind.__mro__ if each in STATUS_CODES)
+    return STATUS_CODES.get(next(kinds, FillwrightError), 500)
+
+
 def problem(error: FillwrightError) -> tuple[int, Json]:
     """Return the HTTP status and the RFC 9457 body of an error."""
-    kinds = (kind for kind in type(error).__mro__ if kind in STATUS_CODES)
-    status = STATUS_CODES.get(next(kinds, FillwrightError), 500)
+    status = status_of(type(error))
     body: Json = {
         "type": f"/docs#{error.code}",
         "title": error.title,

@@ -211,7 +211,7 @@ class OverLimit(Denied, ExecutionError):
 
     retryable = False
 
-    def __init__(self, message: str, *, limit: str = "", of: str = "", field: str | None = None) -> None:
+    def __init__(self, message: str, *, limit: str, of: str, field: str | None = None) -> None:
         super().__init__(message, field=field)
         self.limit = limit
         self.of = of

@@ -29,12 +29,12 @@ from fillwright.core.errors import (
 from fillwright.core.order import Order, Terms
 from fillwright.core.routing import Quote
 from fillwright.core.units import (
+    BPS,
     BaseUnits,
     Bps,
     MicroUsd,
     Millis,
     Mint,
-    difference_bps,
     format_amount,
     format_share,
     format_usd,
@@ -186,14 +186,12 @@ class Bounds:
                     of=of,
                 )
             if limits.price_deviation_bps is not None:
-                worth = _known(of, "priceDeviation", terms, usd_in)
-                deviation_bps = difference_bps(_known(of, "priceDeviation", terms, usd_out), worth)
-                # Of what is worth nothing, no share can be taken: what is bought with it is not measured, but refused.
-                if not worth or abs(deviation_bps) > limits.price_deviation_bps:
+                paid, got = (_known(of, "priceDeviation", terms, usd) for usd in (usd_in, usd_out))
+                # Of what is worth nothing no share can be taken, so whatever it buys is too far from it.
+                if not paid or abs(got - paid) * BPS > limits.price_deviation_bps * paid:
                     raise PriceDeviationTooHigh(
-                        f"{quote.venue} pays {format_share(abs(deviation_bps))}"
-                        f" {'less' if deviation_bps < 0 else 'more'} than the reference prices say; the limit of {of}"
-                        f" is {format_share(limits.price_deviation_bps)}",
+                        f"{quote.venue} pays {format_usd(got)} USD for {format_usd(paid)} USD by the reference prices;"
+                        f" the limit of {of} is {format_share(limits.price_deviation_bps)} less or more",
                         limit="priceDeviation",
                         of=of,
                     )

@@ -58,13 +58,13 @@ def check_url(url: str, *, private: bool) -> str:
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise InvalidWebhook("url must have no user, password or fragment: deliveries are signed", field="url")
     if not private and (_is_local_name(host) or (_is_address(host) and is_private(host))):
-        raise InvalidWebhook(f"{host[:100]} is not an address that others can reach", field="url")
+        raise InvalidWebhook(f"{host} is not an address that others can reach", field="url")
     return url
 
 
 def is_private(address: str) -> bool:
     """Return whether an address is of this machine or its network, or of nobody."""
-    found: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
+    found: IPv4Address | IPv6Address = ip_address(address)
     if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
         found = found.ipv4_mapped
     if isinstance(found, IPv6Address) and any(found in network for network in REFUSED):
@@ -81,5 +81,5 @@ def _is_address(host: str) -> bool:
 
 
 def _is_local_name(host: str) -> bool:
-    name = host.rstrip(".").lower()
+    name = host.rstrip(".")
     return name == "localhost" or name.endswith((".localhost", ".local", ".internal"))
