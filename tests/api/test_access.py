@@ -61,6 +61,7 @@ async def keys(**settings: Any) -> AsyncIterator[Keys]:
                 ("reader", "desk", frozenset({Scope.READ})),
                 ("trader", "desk", frozenset({Scope.TRADE})),
                 ("stranger", "other", ALL),
+                ("operator", "ops", frozenset({Scope.ADMIN})),
                 ("revoked", "desk", ALL),
             ]
         ):
@@ -91,9 +92,9 @@ MATRIX: Final = {
     ("POST", "/api/orders/execute"): {"full": 201, "reader": NOT_ALLOWED, "trader": 201, "stranger": 201},
     ("GET", "/api/mode"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
     ("PUT", "/api/mode"): {"reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "full": OK_, "stranger": OK_},
-    ("GET", "/api/limits"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
+    ("GET", "/api/limits"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_, "operator": OK_},
     ("PUT", "/api/limits"): {"reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "full": OK_, "stranger": OK_},
-    ("GET", "/api/webhooks"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_},
+    ("GET", "/api/webhooks"): {"full": OK_, "reader": OK_, "trader": NOT_ALLOWED, "stranger": OK_, "operator": OK_},
     ("POST", "/api/webhooks"): {"full": 201, "reader": NOT_ALLOWED, "trader": NOT_ALLOWED, "stranger": 201},
     ("DELETE", "/api/webhooks/{webhook}"): {
         "reader": NOT_ALLOWED,

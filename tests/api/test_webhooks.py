@@ -18,7 +18,7 @@ from aiohttp import web
 
 from fillwright.api.outbound import Outbound
 from fillwright.api.webhooks import Undelivered
-from fillwright.core.control import KeyRevoked, Scope, new_key
+from fillwright.core.control import KeyRevoked, Scope, WebhookAdded, new_key
 from tests.virtual import until
 from tests.world import SWAP, Json, World, a_world
 
@@ -150,7 +150,7 @@ async def test_what_is_never_taken_is_given_up_and_can_be_had_once_more() -> Non
         store = world.engine.store
         await until(lambda: receiver.statuses(order_id).count("submitted") == 3)
         await world.clock.sleep(20_000)
-        (dead,) = await store.dead_deliveries([webhook["webhookId"]], 10)
+        (dead,) = await store.failed_deliveries([webhook["webhookId"]], 10)
         assert (dead.order_id, dead.sent, dead.tries, dead.error) == (order_id, 3, 3, "the answer was 500")
         assert receiver.statuses(order_id).count("submitted") == 3
         receiver.status = lambda _: 200
@@ -165,7 +165,7 @@ async def test_an_address_that_says_it_is_gone_is_given_up_at_once() -> None:
         await world.submit()
         await world.clock.sleep(10_000)
         assert len(receiver.told) == 1
-        assert len(await world.engine.store.dead_deliveries([webhook["webhookId"]], 10)) == 1
+        assert len(await world.engine.store.failed_deliveries([webhook["webhookId"]], 10)) == 1
 
 
 async def test_an_address_that_never_answers_holds_up_neither_orders_nor_other_addresses() -> None:
@@ -222,7 +222,7 @@ async def test_an_address_that_was_removed_is_told_nothing_any_more() -> None:
 
 async def test_an_account_has_so_many_webhooks_and_no_more() -> None:
     async with hooked() as (world, receiver, _):
-        asked = [world.post("/api/webhooks", json={"url": receiver.url}) for _ in range(20)]
+        asked = [world.post("/api/webhooks", json={"url": f"{receiver.url}/{number}"}) for number in range(20)]
         answers = await asyncio.gather(*asked)
         assert sorted(status for status, _ in answers) == [201] * 9 + [400] * 11
         assert {body.get("code") for _, body in answers} == {None, "too_many_webhooks"}
@@ -241,10 +241,19 @@ async def test_a_webhook_needs_a_key_whose_it_is(key: str) -> None:
         assert (status, answer["code"]) == (400, "invalid_webhook")
 
 
+async def test_a_process_with_another_secret_than_the_webhook_s_signs_nothing() -> None:
+    async with hooked() as (world, receiver, _):
+        await world.gate.change("test", WebhookAdded("wh_other", "", "", f"{receiver.url}?other", "of another secret"))
+        order_id = await world.submit()
+        await until(lambda: len(receiver.taken[order_id]) == 5)
+        await world.clock.sleep(5_000)
+        assert "wh_other" not in {headers["fillwright-webhook"] for headers, _ in receiver.told}
+
+
 async def test_without_a_secret_of_the_engine_s_there_are_no_webhooks() -> None:
     async with a_world() as world:
         status, body = await world.post("/api/webhooks", json={"url": "https://example.com/told"})
-        assert (status, body["code"]) == (503, "not_ready")
+        assert (status, body["code"]) == (503, "webhooks_off")
         assert world.gate.known.webhooks == {}
 
 

@@ -149,3 +149,101 @@ def test_an_engine_does_not_start_on_an_audit_log_that_is_broken(terminal: Termi
     database.close()
     refused = terminal.run("serve")
     assert (refused.code, "(audit_broken)" in refused.err) == (1, True)
+
+
+# ---- limits
+
+
+def test_limits_are_set_shown_changed_one_by_one_and_taken_away(terminal: Terminal) -> None:
+    assert "There are no limits." in terminal.run("limits show").out
+    made = terminal.run("keys create bot --json").json
+    said = terminal.run(
+        "limits set --day-usd 5000 --order-amount SOL=5 --order-amount BONK=7 --tokens SOL,USDC,BONK"
+    ).out
+    assert said.startswith("Limits of everybody: dayUsd 5000, orderAmount ")
+    terminal.run(f"limits set --key {made['keyId']} --slippage 0.01 --price-impact 0.02 --price-deviation 0.03")
+    terminal.run("limits set --account bot --open-orders 3 --order-usd 10.5 --day-amount SOL=50")
+    terminal.run("limits set --day-usd none --order-amount BONK=none --slippage 0.05")
+    shown = {line["of"]: line["limits"] for line in terminal.run("limits show --json").lines}
+    assert sorted(shown.pop("everybody").pop("tokens")) == ["BONK", "SOL", "USDC"]
+    assert shown == {
+        "account bot": {"orderUsd": "10.5", "dayAmount": {"SOL": "50"}, "openOrders": 3},
+        f"key {made['keyId']}": {"slippage": "0.01", "priceImpact": "0.02", "priceDeviation": "0.03"},
+    }
+    assert "slippage" in terminal.run("limits show").out
+    terminal.run(f"limits clear --key {made['key']}")
+    terminal.run("limits clear --account bot")
+    assert [line["of"] for line in terminal.run("limits show --json").lines] == ["everybody"]
+    assert "of everybody, orderAmount SOL 5" in terminal.run("audit list").out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("limits set", "name a limit to set"),
+        ("limits set --day-usd -5", "dayUsd: amount must be a positive decimal number"),
+        ("limits set --day-amount SOL", "dayAmount: write TOKEN=AMOUNT, such as SOL=5, not 'SOL'"),
+        ("limits set --order-amount NOPE=1", "orderAmount: 'NOPE' is neither a known symbol"),
+        ("limits set --tokens NOPE", "tokens: token: 'NOPE' is neither a known symbol"),
+        ("limits set --open-orders 0", "openOrders: give a whole number from 1"),
+        ("limits set --slippage 5", "slippage must be at most 1"),
+        ("limits set --account '' --day-usd 5", "the name is empty"),
+        ("limits set --account nobody --day-usd 5", "there is no 'account nobody'"),
+        ("limits set --key fw_unknown_secret --day-usd 5", "there is no 'key unknown'"),
+        ("limits set --key a --account b --day-usd 5", "name an account or a key, not both"),
+        ("limits clear --key ''", "the name is empty"),
+        ("audit verify --head ''", "--head is empty"),
+        ("keys create ''", "a key needs a name"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_words_and_changes_nothing(terminal: Terminal, line: str, said: str) -> None:
+    refused = terminal.run(line)
+    assert refused.code == 2
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+    assert "secret" not in refused.err
+    assert terminal.run("audit list --json").out == ""
+
+
+# ---- webhooks
+
+SECRET = {"FILLWRIGHT_WEBHOOK_SECRET": "of thirty-two characters or more", "FILLWRIGHT_WEBHOOK_PRIVATE": "on"}
+
+
+def test_a_webhook_is_added_listed_and_what_it_never_took_is_shown_and_tried_again(terminal: Terminal) -> None:
+    here = Terminal(terminal.folder, **{**terminal.settings, **SECRET, "FILLWRIGHT_WEBHOOK_ATTEMPTS_MAX": "1"})
+    assert "There are no webhooks." in here.run("webhooks list").out
+    made = here.run("webhooks add http://127.0.0.1:1/told --json").json
+    assert made["secret"].startswith("whsec_")
+    assert made["secret"] not in here.run("audit list --json").out + here.run("webhooks list --json").out
+    assert "Nothing was given up." in here.run("webhooks dead").out
+    with here.serve() as (engine, _):
+        assert engine.run("order submit SOL USDC 1 --watch").code == 0
+        until = time.monotonic() + 20
+        while not (dead := here.run("webhooks dead --json").lines):
+            assert time.monotonic() < until, "nothing was given up"
+    (given_up,) = dead
+    assert (given_up["webhookId"], given_up["seq"], given_up["tries"]) == (made["webhookId"], 1, 1)
+    assert "cannot connect" in given_up["error"]
+    (listed,) = here.run("webhooks list --json").lines
+    assert (listed["account"], listed["givenUp"], listed["failing"]) == ("local", 1, 0)
+    assert "0 deliveries are" in here.run("webhooks replay --order ord_none").out
+    assert "1 delivery is tried again" in here.run(f"webhooks replay --webhook {made['webhookId']}").out
+    assert here.run(f"webhooks remove {made['webhookId']}").code == 0
+    assert here.run("webhooks list --json").out == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("webhooks add https://desk.example.com/ --key nobody", "invalid_webhook"),
+        ("webhooks add ftp://desk.example.com/", "invalid_webhook"),
+        ("webhooks remove wh_none", "webhook_not_found"),
+        ("webhooks dead --webhook wh_none", "webhook_not_found"),
+        ("webhooks replay --webhook wh_none", "webhook_not_found"),
+    ],
+)
+def test_a_webhook_that_cannot_be_is_refused_in_words(terminal: Terminal, line: str, code: str) -> None:
+    refused = Terminal(terminal.folder, **{**terminal.settings, **SECRET}).run(line)
+    assert (refused.code, f"({code})" in refused.err) == (1, True), refused.err
+    assert terminal.run("webhooks add https://desk.example.com/").err.endswith("(webhooks_off)\n")

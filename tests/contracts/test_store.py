@@ -843,10 +843,10 @@ async def test_what_is_given_up_waits_until_it_is_revived_and_goes_with_its_webh
             await store.settle_delivery(replace(delivery, tries=15, dead_at_ms=bench.clock.now_ms(), error="gone"))
         bench.clock.skew_ms = 10 * DELIVERY_LEASE_MS
         assert await claim_deliveries(store) == []
-        dead = await store.dead_deliveries(["w1", "w2"], 10)
+        dead = await store.failed_deliveries(["w1", "w2"], 10)
         assert [(each.webhook_id, each.order_id, each.error) for each in dead] == [("w1", each, "gone") for each in ids]
-        assert len(await store.dead_deliveries(["w1"], 1)) == 1
-        assert await store.dead_deliveries(["w2"], 10) == []
+        assert len(await store.failed_deliveries(["w1"], 1)) == 1
+        assert await store.failed_deliveries(["w2"], 10) == []
         assert await store.revive_deliveries(["w2"]) == 0
         assert await store.revive_deliveries(["w1"], ids[1]) == 1
         assert [(each.order_id, each.tries) for each in await claim_deliveries(store)] == [(ids[1], 0)]
@@ -862,8 +862,8 @@ async def test_what_was_given_up_long_ago_is_forgotten(bench: Bench) -> None:
     async with bench.store() as store:
         await accept_and_tell(store, 1, "w1")
         (delivery,) = await claim_deliveries(store)
-        await store.settle_delivery(replace(delivery, dead_at_ms=EPOCH_MS))
+        await store.settle_delivery(replace(delivery, dead_at_ms=EPOCH_MS, error="gone"))
         await store.drop_deliveries([], EPOCH_MS)
-        assert len(await store.dead_deliveries(["w1"], 10)) == 1
+        assert len(await store.failed_deliveries(["w1"], 10)) == 1
         await store.drop_deliveries([], EPOCH_MS + 1)
-        assert await store.dead_deliveries(["w1"], 10) == []
+        assert await store.failed_deliveries(["w1"], 10) == []

@@ -35,6 +35,7 @@ from fillwright.core.control import (
     mode_set,
     new_key,
     new_ticket,
+    new_webhook_id,
     plain,
     replay,
     webhook_added,
@@ -57,7 +58,7 @@ ACTIONS: list[Action] = [
     KeyRevoked(KEY.key_id),
     ModeSet(Mode.ACTIVE, ""),
     LimitsSet("everybody", Limits(order_usd=5, amounts=(TokenLimit(SOL.mint, 1, 2),), tokens=(SOL.mint,))),
-    WebhookAdded("wh_1", "", "acme", "https://desk.example.com/fills"),
+    WebhookAdded("wh_1", "", "acme", "https://desk.example.com/fills", "digest"),
     WebhookRemoved("wh_1"),
     LimitsSet("everybody", Limits()),
 ]
@@ -262,10 +263,11 @@ OTHER, _ = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
 
 
 def test_a_webhook_is_its_key_s_account_s_until_it_or_the_key_is_taken_away() -> None:
-    added = webhook_added(after(KEY, OTHER), KEY_ID, URL, b"twelve bytes")
-    assert added == WebhookAdded(f"wh_{base58(b'twelve bytes')}", KEY_ID, "acme", URL)
-    control = after(KEY, OTHER, added, WebhookAdded("wh_2", OTHER.key_id, "other", URL))
-    webhook = Webhook(added.webhook_id, KEY_ID, "acme", URL, 3_000)
+    added = webhook_added(after(KEY, OTHER), "wh_1", KEY_ID, URL, b"secret")
+    assert added == WebhookAdded("wh_1", KEY_ID, "acme", URL, sha256(b"secret").hexdigest())
+    control = after(KEY, OTHER, added, WebhookAdded("wh_2", OTHER.key_id, "other", URL, "digest"))
+    webhook = Webhook("wh_1", KEY_ID, "acme", URL, added.digest, 3_000)
+    assert [each.webhook_id for each in control.webhooks_of(None)] == ["wh_1", "wh_2"]
     assert control.webhooks_of("acme") == [webhook]
     assert control.is_active(webhook)
     revoked = apply(control, entry(control, 9_000, "alice", KeyRevoked(KEY_ID)))
@@ -278,7 +280,8 @@ def test_a_webhook_is_its_key_s_account_s_until_it_or_the_key_is_taken_away() ->
 
 
 def test_without_keys_a_webhook_is_the_local_account_s() -> None:
-    assert webhook_added(Control(), "", URL, b"x").account == LOCAL_ACCOUNT
+    assert webhook_added(Control(), "wh_1", "", URL, b"x").account == LOCAL_ACCOUNT
+    assert new_webhook_id(b"twelve bytes") == f"wh_{base58(b'twelve bytes')}"
 
 
 @pytest.mark.parametrize(
@@ -287,17 +290,26 @@ def test_without_keys_a_webhook_is_the_local_account_s() -> None:
 )
 def test_a_webhook_needs_a_key_that_opens_something(control: Control, key_id: str) -> None:
     with pytest.raises(InvalidWebhook) as error:
-        webhook_added(control, key_id, URL, b"x")
-    assert str(error.value) == "a webhook needs a key whose it is, one that was not revoked"
+        webhook_added(control, "wh_1", key_id, URL, b"x")
+    assert str(error.value) == f"there is no valid key {key_id!r}: name the id of the key whose webhook it is"
     assert error.value.field == "keyId"
 
 
 def test_an_account_has_so_many_webhooks_and_no_more() -> None:
-    many = [WebhookAdded(f"wh_{number}", "", "", URL) for number in range(10)]
-    webhook_added(after(*many[:9]), "", URL, b"x")
+    many = [WebhookAdded(f"wh_{number}", "", "", f"{URL}/{number}", "") for number in range(10)]
+    webhook_added(after(*many[:9]), "wh_x", "", URL, b"x")
     with pytest.raises(TooManyWebhooks, match=r"^an account may have 10 webhooks; remove one first$"):
-        webhook_added(after(*many), "", URL, b"x")
-    webhook_added(after(*many, WebhookRemoved("wh_3")), "", URL, b"x")
+        webhook_added(after(*many), "wh_x", "", URL, b"x")
+    webhook_added(after(*many, WebhookRemoved("wh_3")), "wh_x", "", URL, b"x")
+
+
+def test_an_account_has_an_address_once() -> None:
+    control = after(KEY, OTHER, WebhookAdded("wh_1", KEY_ID, "acme", URL, ""))
+    with pytest.raises(InvalidWebhook, match=r"^the account has this address already: wh_1$") as error:
+        webhook_added(control, "wh_2", KEY_ID, URL, b"x")
+    assert error.value.field == "url"
+    webhook_added(control, "wh_2", KEY_ID, f"{URL}/other", b"x")
+    webhook_added(control, "wh_2", OTHER.key_id, URL, b"x")
 
 
 def test_a_webhook_that_there_is_not_cannot_be_removed() -> None:
@@ -310,8 +322,8 @@ def test_a_webhook_that_there_is_not_cannot_be_removed() -> None:
 
 
 def test_the_webhooks_that_were_removed_last_are_known_for_a_while() -> None:
-    control = after(WebhookAdded("wh_x", "", "", URL), WebhookRemoved("wh_x"))
+    control = after(WebhookAdded("wh_x", "", "", URL, ""), WebhookRemoved("wh_x"))
     control = replace(control, gone_webhooks=tuple(f"wh_{number}" for number in range(1_000)))
-    control = apply(control, entry(control, 1, "alice", WebhookAdded("wh_y", "", "", URL)))
+    control = apply(control, entry(control, 1, "alice", WebhookAdded("wh_y", "", "", URL, "")))
     control = apply(control, entry(control, 2, "alice", WebhookRemoved("wh_y")))
     assert control.gone_webhooks == (*(f"wh_{number}" for number in range(1, 1_000)), "wh_y")

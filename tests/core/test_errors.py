@@ -23,7 +23,7 @@ E = TypeVar("E", bound=FillwrightError)
 PUBLISHED = {
     "amount_too_large", "audit_broken", "chain_unavailable", "daily_limit_reached", "invalid_webhook",
     "price_deviation_too_high", "price_impact_too_high", "price_unknown", "slippage_too_high", "token_not_allowed",
-    "too_many_open_orders", "too_many_webhooks", "webhook_not_found",
+    "too_many_open_orders", "too_many_webhooks", "webhook_not_found", "webhooks_off",
     "exposed", "forbidden", "halted", "idempotency_mismatch", "internal_error",
     "invalid_amount", "invalid_expiry", "invalid_order", "invalid_request", "invalid_slippage", "lease_lost",
     "method_not_allowed", "no_route", "not_cancellable", "not_found", "not_ready", "order_not_found",

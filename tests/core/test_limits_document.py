@@ -8,7 +8,7 @@ import pytest
 
 from fillwright.core.errors import InvalidRequest
 from fillwright.core.limits import EVERYBODY, NONE, OPEN, USD, Limits, TokenLimit
-from fillwright.core.limits_document import from_document, to_document, used_document
+from fillwright.core.limits_document import from_document, limits_in_words, to_document, used_document
 from fillwright.core.tokens import TokenRegistry
 from fillwright.core.units import Mint
 from tests.builders import BONK, SOL, USDC
@@ -125,6 +125,14 @@ def test_one_open_order_may_be_the_limit() -> None:
 def test_a_limit_may_be_as_high_as_can_be_written() -> None:
     limits = from_document({"slippage": "1", "openOrders": "1000000", "priceImpact": 0}, TOKENS)
     assert (limits.slippage_bps, limits.open_orders, limits.price_impact_bps) == (10_000, 1_000_000, 0)
+
+
+def test_limits_in_words_are_a_line_each() -> None:
+    assert limits_in_words(ALL) == {
+        "orderUsd": "1000.5", "dayUsd": "20000", "orderAmount SOL": "5", "dayAmount BONK": "0.00001",
+        "dayAmount SOL": "50", "tokens": "USDC,SOL", "slippage": "0.01", "priceImpact": "0.0001",
+        "priceDeviation": "1", "openOrders": "20",
+    }  # fmt: skip
 
 
 def test_what_is_used_is_told_in_whole_tokens_and_dollars() -> None:

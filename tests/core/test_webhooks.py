@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from fillwright.core.errors import InvalidWebhook, NotReady
-from fillwright.core.webhooks import URL_MAX, check_url, is_private, secret_of, secret_text, signature
+from fillwright.core.errors import InvalidWebhook, WebhooksOff
+from fillwright.core.webhooks import UNLESS, URL_MAX, check_url, is_private, secret_of, secret_text, signature
 
 ENGINE: Final = "of thirty-two characters or more."
 
@@ -42,19 +42,22 @@ def test_an_address_of_the_internet_is_not_refused(address: str) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://example.com/told", "url must begin with https://"),
-        ("ftp://example.com", "url must begin with https://"),
-        ("example.com", "url must begin with https://"),
+        ("http://example.com/told", f"url must begin with https://{UNLESS}"),
+        ("ftp://example.com", f"url must begin with https://{UNLESS}"),
+        ("example.com", f"url must begin with https://{UNLESS}"),
         ("https://", "url names no host"),
         ("https://user@example.com", "url must have no user, password or fragment: deliveries are signed"),
         ("https://:word@example.com", "url must have no user, password or fragment: deliveries are signed"),
         ("https://example.com/#part", "url must have no user, password or fragment: deliveries are signed"),
-        ("https://localhost/", "localhost is not an address that others can reach"),
-        ("https://LOCALHOST./", "localhost. is not an address that others can reach"),
-        ("https://a.localhost/", "a.localhost is not an address that others can reach"),
-        ("https://printer.local/", "printer.local is not an address that others can reach"),
-        ("https://metadata.google.internal/", "metadata.google.internal is not an address that others can reach"),
-        ("https://10.0.0.1/", "10.0.0.1 is not an address that others can reach"),
+        ("https://localhost/", f"localhost is not an address that others can reach{UNLESS}"),
+        ("https://LOCALHOST./", f"localhost. is not an address that others can reach{UNLESS}"),
+        ("https://a.localhost/", f"a.localhost is not an address that others can reach{UNLESS}"),
+        ("https://printer.local/", f"printer.local is not an address that others can reach{UNLESS}"),
+        (
+            "https://metadata.google.internal/",
+            f"metadata.google.internal is not an address that others can reach{UNLESS}",
+        ),
+        ("https://10.0.0.1/", f"10.0.0.1 is not an address that others can reach{UNLESS}"),
         ("https://exa mple.com", f"url must be at most {URL_MAX} visible ASCII characters"),
         ("https://example.com/\n", f"url must be at most {URL_MAX} visible ASCII characters"),
         ("https://exämple.com/", f"url must be at most {URL_MAX} visible ASCII characters"),
@@ -85,6 +88,10 @@ def test_a_name_that_only_looks_like_this_machine_s_is_not_refused() -> None:
         assert check_url(f"https://{host}/", private=False)
 
 
+def test_a_refusal_says_what_would_admit_the_address() -> None:
+    assert UNLESS == ", unless FILLWRIGHT_WEBHOOK_PRIVATE is on"
+
+
 def test_names_of_this_machine_may_be_told_next_door() -> None:
     assert check_url("https://localhost/", private=True) == "https://localhost/"
 
@@ -97,7 +104,7 @@ def test_each_webhook_has_a_secret_of_its_own_made_from_the_engine_s() -> None:
 
 def test_without_a_secret_of_the_engine_s_none_can_be_made() -> None:
     assert len(secret_of("x" * 32, "")) == 32
-    with pytest.raises(NotReady) as error:
+    with pytest.raises(WebhooksOff) as error:
         secret_of("x" * 31, "")
     assert str(error.value) == (
         "set FILLWRIGHT_WEBHOOK_SECRET to 32 random characters or more first: deliveries are signed"

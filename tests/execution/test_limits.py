@@ -72,7 +72,12 @@ async def test_a_limit_refuses_with_its_code_and_its_name_and_nothing_is_written
     async with a_world() as world:
         await put(world, **document)
         status, body = await buy(world, **changes)
-        assert (status, body["code"], body["limit"]) == (403, code, {"name": limit, "of": EVERYBODY})
+        name, _, token = limit.partition(" ")
+        named = {"name": name, "of": EVERYBODY, **({"token": token} if token else {})}
+        assert (status, body["code"], body["limit"]) == (403, code, named)
+        if not name.startswith("day"):
+            status, body = await world.post("/api/quotes", json={**BUY, **changes})
+            assert (status, body["code"], body["limit"]) == (403, code, named), "a quote is of what an order may do"
         assert (await world.get("/api/orders"))[1]["orders"] == []
 
 

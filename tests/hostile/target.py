@@ -97,6 +97,8 @@ async def a_target(folder: Path, **settings: object) -> AsyncIterator[Target]:
         "LOG_LEVEL": "warning",
         "FILLWRIGHT_SIM_SPEED": "0",
         "FILLWRIGHT_SIM_QUOTE_DELAY_MS": "0",
+        "FILLWRIGHT_WEBHOOK_SECRET": "what nobody would guess, 32 letters",
+        "FILLWRIGHT_WEBHOOK_DELIVERY": "off",  # to whatever addresses the attackers have thought of
         **{name.upper(): str(value) for name, value in settings.items()},
     }
     pipe = asyncio.subprocess.PIPE

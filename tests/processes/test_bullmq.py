@@ -336,8 +336,8 @@ class LosesAnswers(Intake):
     async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order:
         return await self._intake.cancel(order_id, actor, account)
 
-    async def quote(self, request: OrderRequest) -> QuotePreview:
-        return await self._intake.quote(request)
+    async def quote(self, request: OrderRequest, account: str = "", key_id: str = "") -> QuotePreview:
+        return await self._intake.quote(request, account, key_id)
 
 
 def test_a_database_that_goes_away_costs_time_and_no_job(tmp_path: Path, redis_url: str) -> None:

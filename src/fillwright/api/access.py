@@ -45,10 +45,10 @@ class Caller:
         """The caller's key; empty while there are none."""
         return "" if self.name == LOCAL_CALLER else self.name
 
-    def check(self, need: Scope) -> None:
-        """Raise Forbidden if the caller lacks a scope."""
-        if need not in self.scopes:
-            raise Forbidden(f"this key may not do that: it lacks the scope {need}")
+    def check(self, *needs: Scope) -> None:
+        """Raise Forbidden if the caller has none of the scopes."""
+        if not self.scopes.intersection(needs):
+            raise Forbidden(f"this key may not do that: it lacks the scope {' or '.join(needs)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,9 @@ class HttpApi:
             Route("/api/tickets", self._for(None, self.ticket), methods=["POST"]),
             Route("/api/mode", self._for(READ, self.mode), methods=["GET"]),
             Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
-            Route("/api/limits", self._for(READ, self.limits), methods=["GET"]),
+            Route("/api/limits", self._for(None, self.limits), methods=["GET"]),
             Route("/api/limits", self._for(ADMIN, self.set_limits), methods=["PUT"]),
-            Route("/api/webhooks", self._for(READ, self.webhooks), methods=["GET"]),
+            Route("/api/webhooks", self._for(None, self.webhooks), methods=["GET"]),
             Route("/api/webhooks", self._for(ADMIN, self.add_webhook), methods=["POST"]),
             Route("/api/webhooks/{webhook_id}", self._for(ADMIN, self.remove_webhook), methods=["DELETE"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
@@ -257,11 +257,11 @@ class HttpApi:
         return reply({"orders": [wire.order_view(order) for order in orders], "nextCursor": cursor})
 
     async def quote(self, request: Request) -> Response:
-        preview = await self._intake.quote(
-            wire.order_request(
-                await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
-            )
+        caller = caller_of(request)
+        asked = wire.order_request(
+            await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
         )
+        preview = await self._intake.quote(asked, caller.account, caller.key_id)
         return reply(wire.preview_view(preview))
 
     async def ticket(self, request: Request) -> Response:
@@ -281,6 +281,7 @@ class HttpApi:
     async def limits(self, request: Request) -> Response:
         """Show a caller the limits that it is under; an operator, all that there are."""
         caller, limits = caller_of(request), (await self._gate.control()).limits
+        caller.check(READ, ADMIN)
         own = whose(caller.account, caller.key_id)
         is_operator = control.Scope.ADMIN in caller.scopes
         shown = sorted({*own, *limits} if is_operator else own)
@@ -305,7 +306,10 @@ class HttpApi:
         return await self.limits(request)
 
     async def webhooks(self, request: Request) -> Response:
-        hooks = (await self._gate.control()).webhooks_of(caller_of(request).account)
+        """Show a caller the webhooks of its account; an operator, all."""
+        caller, known = caller_of(request), await self._gate.control()
+        caller.check(READ, ADMIN)
+        hooks = known.webhooks_of(None if ADMIN in caller.scopes else caller.account)
         return reply({"webhooks": [wire.webhook_view(each, each.added_at_ms) for each in hooks]})
 
     async def add_webhook(self, request: Request) -> Response:
@@ -314,13 +318,14 @@ class HttpApi:
             await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
         )
         check_url(url, private=self._webhooks.private)
-        secret_of(self._webhooks.secret, "")
-        its_id = os.urandom(control.WEBHOOK_ID_BYTES)
+        webhook_id = control.new_webhook_id(os.urandom(control.WEBHOOK_ID_BYTES))
+        secret = secret_of(self._webhooks.secret, webhook_id)
         whose = caller.key_id if key_id is None else key_id
-        entry = await self._gate.change(caller.name, lambda known: control.webhook_added(known, whose, url, its_id))
+        entry = await self._gate.change(
+            caller.name, lambda known: control.webhook_added(known, webhook_id, whose, url, secret)
+        )
         assert isinstance(entry.action, control.WebhookAdded)
-        secret = secret_text(secret_of(self._webhooks.secret, entry.action.webhook_id))
-        return reply({**wire.webhook_view(entry.action, entry.at_ms), "secret": secret}, 201)
+        return reply({**wire.webhook_view(entry.action, entry.at_ms), "secret": secret_text(secret)}, 201)
 
     async def remove_webhook(self, request: Request) -> Response:
         webhook_id = request.path_params["webhook_id"]
@@ -330,7 +335,7 @@ class HttpApi:
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)
         entries = await self._store.audit_log(after)
-        return reply({"entries": [wire.audit_view(entry) for entry in entries[:PAGE_MAX]]})
+        return reply({"entries": [wire.audit_view(entry, self._tokens) for entry in entries[:PAGE_MAX]]})
 
     async def stats(self, request: Request) -> Response:
         if request.method == "DELETE":

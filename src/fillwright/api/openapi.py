@@ -148,7 +148,8 @@ _SHAPES: Final = {
     "LimitsBody": _object({"of": _TEXT, "limits": _of("LimitSet")}),
     "Webhooks": _object({"webhooks": _list(_of("Webhook"))}),
     "Webhook": _object(
-        {"webhookId": _TEXT, "keyId": _or_null(_TEXT), "url": _TEXT, "addedAt": _TIME}, {"secret": _TEXT}
+        {"webhookId": _TEXT, "keyId": _or_null(_TEXT), "account": _TEXT, "url": _TEXT, "addedAt": _TIME},
+        {"secret": _TEXT},
     ),
     "WebhookGone": _object({"webhookId": _TEXT}),
     "WebhookBody": _object(
@@ -195,7 +196,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {200: ("the limits", "Limits")}, ()),
     ("/api/limits", "PUT", "Set all limits of everybody, an account or a key. Needs the scope admin.", [], "LimitsBody",
      {200: ("all limits, in force", "Limits")}, (400, 413, 415)),
-    ("/api/webhooks", "GET", "The addresses that are told of the account's orders.", [], "",
+    ("/api/webhooks", "GET", "The addresses that are told of the account's orders; to the scope admin, all.", [], "",
      {200: ("the webhooks", "Webhooks")}, ()),
     ("/api/webhooks", "POST", "Have an address told every event of an account's new orders. Needs the scope admin.", [],
      "WebhookBody",
@@ -362,7 +363,7 @@ def _problem() -> Json:
             "error": text,
             "message": text,
             "field": text,
-            "limit": _object({"name": _TEXT, "of": _TEXT}),
+            "limit": _object({"name": _TEXT, "of": _TEXT}, {"token": _TEXT}),
         },
     }
 

@@ -9,20 +9,22 @@ What is not taken is tried again, later each time, and in the end given up until
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from fillwright.api import wire
 from fillwright.core.control import Control, Webhook
-from fillwright.core.errors import StoreError
+from fillwright.core.errors import StoreError, WebhooksOff
 from fillwright.core.lifecycle import TERMINAL, Update, replay
 from fillwright.core.ports import Bus, Clock, Delivery, Gate, Store
 from fillwright.core.units import Millis, OrderId
-from fillwright.core.webhooks import SECRET_MIN, secret_of, signature
+from fillwright.core.webhooks import secret_of, signature
 
 if TYPE_CHECKING:
     from fillwright.api.outbound import Outbound
@@ -74,7 +76,7 @@ class Webhooks:
         self._gone: set[str] = set()
         self._dropped: set[str] = set()
         self._poll_ms = POLL_MS
-        self._is_told = False
+        self._signable: dict[str, bool] = {}
         self._gone_at_all = False
         self._wake: asyncio.Future[None] | None = None
         self._woken = True
@@ -90,9 +92,7 @@ class Webhooks:
                 try:
                     if control is not None:
                         looked_ms = now_ms if everything else looked_ms
-                        active = [each for each in control.webhooks.values() if control.is_active(each)]
-                        if active and not self._can_sign():
-                            active = []
+                        active = [each for each in control.webhooks_of(None) if self._can_sign(each)]
                         self._accounts = frozenset(each.account for each in active)
                         await self._take(active, everything=everything)
                         if everything and (control.webhooks or control.gone_webhooks):
@@ -207,6 +207,7 @@ class Webhooks:
         headers = {
             "content-type": "application/json",
             "user-agent": "fillwright",
+            "fillwright-webhook": webhook.webhook_id,
             "webhook-id": message_id,
             "webhook-timestamp": str(at_s),
             "webhook-signature": signature(secret, message_id, at_s, body),
@@ -231,13 +232,18 @@ class Webhooks:
         self._gone, self._dropped, self._gone_at_all = gone, self._dropped | ripe, True
         self._more &= {*control.webhooks}
 
-    def _can_sign(self) -> bool:
-        if len(self._settings.secret) >= SECRET_MIN:
-            return True
-        if not self._is_told:
-            self._log.error("webhooks.no_secret", remedy="set FILLWRIGHT_WEBHOOK_SECRET, the same for all processes")
-        self._is_told = True
-        return False
+    def _can_sign(self, webhook: Webhook) -> bool:
+        """Return whether this process has the secret that the webhook was added with; if not, say so once."""
+        can = self._signable.get(webhook.webhook_id)
+        if can is None:
+            with contextlib.suppress(WebhooksOff):
+                secret = secret_of(self._settings.secret, webhook.webhook_id)
+                can = sha256(secret).hexdigest() == webhook.digest
+            if not can:
+                remedy = "set FILLWRIGHT_WEBHOOK_SECRET to the same for all processes and the command line"
+                self._log.error("webhook.other_secret", webhook=webhook.webhook_id, remedy=remedy)
+            can = self._signable[webhook.webhook_id] = bool(can)
+        return can
 
     def _awake(self) -> None:
         self._woken = True

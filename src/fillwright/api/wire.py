@@ -14,7 +14,18 @@ from typing import Any, Final
 
 import msgspec
 
-from fillwright.core.control import TEXT_MAX, Control, Entry, Mode, ModeSet, Webhook, WebhookAdded, mode_set
+from fillwright.core.control import (
+    TEXT_MAX,
+    Action,
+    Control,
+    Entry,
+    LimitsSet,
+    Mode,
+    ModeSet,
+    Webhook,
+    WebhookAdded,
+    mode_set,
+)
 from fillwright.core.errors import (
     AuditBroken,
     Denied,
@@ -39,6 +50,7 @@ from fillwright.core.errors import (
     Unroutable,
     UnsupportedMediaType,
     WebhookNotFound,
+    WebhooksOff,
 )
 from fillwright.core.lifecycle import (
     Accepted,
@@ -53,7 +65,7 @@ from fillwright.core.lifecycle import (
     TransactionSigned,
     Update,
 )
-from fillwright.core.limits import Limits
+from fillwright.core.limits import LOCAL, Limits
 from fillwright.core.limits_document import from_document, to_document, used_document
 from fillwright.core.order import Fill, Order, Terms
 from fillwright.core.ports import OrderRequest, QueueCounts, QuotePreview
@@ -71,6 +83,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     MethodNotAllowed: 405,
     OrderNotFound: 404,
     WebhookNotFound: 404,
+    WebhooksOff: 503,
     Unauthorized: 401,
     Forbidden: 403,
     TooManyRequests: 429,
@@ -219,7 +232,8 @@ def problem(error: FillwrightError) -> tuple[int, Json]:
     if isinstance(error, Denied) and error.field is not None:
         body["field"] = error.field
     if isinstance(error, OverLimit):
-        body["limit"] = {"name": error.limit, "of": error.of}
+        name, _, token = error.limit.partition(" ")
+        body["limit"] = {"name": name, "of": error.of, **({"token": token} if token else {})}
     return status, body
 
 
@@ -475,7 +489,11 @@ def limits_change(body: bytes, tokens: TokenRegistry) -> tuple[str, Limits]:
     try:
         change = _limits_decoder.decode(body.decode())
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise InvalidRequest(f"send whose limits they are, as `of`, and the `limits`: {error}", field="of") from error
+        named = _field_named.search(str(error))
+        field = (named[1] or named[2]) if named else None
+        raise InvalidRequest(
+            f"send whose limits they are, as `of`, and all the `limits`: {error}", field=field
+        ) from error
     return change.of, from_document(change.limits, tokens)
 
 
@@ -501,6 +519,7 @@ def webhook_view(webhook: Webhook | WebhookAdded, added_at_ms: Millis) -> Json:
     return {
         "webhookId": webhook.webhook_id,
         "keyId": webhook.key_id or None,
+        "account": webhook.account or LOCAL,
         "url": webhook.url,
         "addedAt": iso(added_at_ms),
     }
@@ -510,12 +529,18 @@ def mode_view(control: Control) -> Json:
     return {"mode": control.mode, "reason": control.mode_reason}
 
 
-def audit_view(entry: Entry) -> Json:
+def _audit_data(action: Action, tokens: TokenRegistry) -> Json:
+    if isinstance(action, LimitsSet):
+        return {"of": action.of, "limits": to_document(action.limits, tokens)}
+    return {name: value for name, value in msgspec.to_builtins(action).items() if name != "digest"}
+
+
+def audit_view(entry: Entry, tokens: TokenRegistry) -> Json:
     return {
         "seq": entry.seq,
         "timestamp": iso(entry.at_ms),
         "actor": entry.actor,
         "action": type(entry.action).__name__,
-        "data": {name: value for name, value in msgspec.to_builtins(entry.action).items() if name != "digest"},
+        "data": _audit_data(entry.action, tokens),
         "hash": entry.hash,
     }

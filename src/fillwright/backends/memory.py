@@ -293,15 +293,13 @@ class MemoryStore:
             if is_over:
                 del self._deliveries[key]
 
-    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
-        dead = [
-            each for each in self._deliveries.values() if each.dead_at_ms is not None and each.webhook_id in webhooks
-        ]
-        return sorted(dead, key=lambda each: (each.dead_at_ms or 0, each.order_id))[:limit]
+    async def failed_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        failed = [each for each in self._deliveries.values() if each.error and each.webhook_id in webhooks]
+        return sorted(failed, key=lambda each: (each.dead_at_ms is None, each.dead_at_ms or 0, each.order_id))[:limit]
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
-        dead = await self.dead_deliveries(webhooks, len(self._deliveries))
-        chosen = [each for each in dead if order_id in (None, each.order_id)]
+        failed = await self.failed_deliveries(webhooks, len(self._deliveries))
+        chosen = [each for each in failed if each.dead_at_ms is not None and order_id in (None, each.order_id)]
         now_ms = self._clock.now_ms()
         self._deliveries |= {
             (each.webhook_id, each.order_id): replace(each, dead_at_ms=None, tries=0, due_at_ms=now_ms)

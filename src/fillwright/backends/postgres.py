@@ -288,8 +288,8 @@ class PostgresStore:
         else:
             await self._read(lambda connection: connection.execute(sql.SETTLE_DELIVERY, *key, *state))
 
-    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
-        rows = await self._read(lambda connection: connection.fetch(sql.DEAD_DELIVERIES, webhooks, limit))
+    async def failed_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        rows = await self._read(lambda connection: connection.fetch(sql.FAILED_DELIVERIES, webhooks, limit))
         return [Delivery(*row) for row in rows]
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:

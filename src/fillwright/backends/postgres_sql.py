@@ -143,9 +143,9 @@ SETTLE_DELIVERY: Final = (
 END_DELIVERY: Final = "DELETE FROM deliveries WHERE webhook_id = $1 AND order_id = $2 AND lease = $3"
 
 # $1 webhooks, $2 how many at most
-DEAD_DELIVERIES: Final = (
+FAILED_DELIVERIES: Final = (
     "SELECT webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms FROM deliveries"
-    " WHERE webhook_id = ANY($1::text[]) AND dead_at_ms IS NOT NULL ORDER BY dead_at_ms, order_id LIMIT $2"
+    " WHERE webhook_id = ANY($1::text[]) AND error <> '' ORDER BY dead_at_ms NULLS LAST, order_id LIMIT $2"
 )
 
 # $1 webhooks, $2 order, NULL: any, $3 now

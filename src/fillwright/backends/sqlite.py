@@ -194,8 +194,8 @@ class SqliteStore:
     async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
         await self._group.run(lambda session: session.settle_delivery(delivery, is_over=is_over))
 
-    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
-        return await self._read(lambda session: session.dead_deliveries(webhooks, limit), long=True)
+    async def failed_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        return await self._read(lambda session: session.failed_deliveries(webhooks, limit), long=True)
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
         now_ms, revived = self._clock.now_ms(), 0

@@ -517,11 +517,11 @@ class Session:
             (delivery.sent, delivery.tries, delivery.due_at_ms, delivery.error, delivery.dead_at_ms, *key),
         )
 
-    def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+    def failed_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
         rows = self.connection.execute(
             "SELECT webhook_id, order_id, sent, tries, due_at_ms, lease, error, dead_at_ms FROM deliveries"
-            " WHERE webhook_id IN (SELECT value FROM json_each(?)) AND dead_at_ms IS NOT NULL"
-            " ORDER BY dead_at_ms, order_id LIMIT ?",
+            " WHERE webhook_id IN (SELECT value FROM json_each(?)) AND error <> ''"
+            " ORDER BY dead_at_ms IS NULL, dead_at_ms, order_id LIMIT ?",
             (_json(webhooks), limit),
         )
         return [Delivery(*row) for row in rows]

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import click
 
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
-from fillwright.cli.operating import operate, operator, where
+from fillwright.cli.operating import id_in, operate, operator, where
 from fillwright.cli.screen import open_screen, table
 from fillwright.core.control import KEY_ID_BYTES, Key, KeyRevoked, Scope, new_key
 from fillwright.core.limits import LOCAL
@@ -37,7 +37,9 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def create(name: str, account: str, scopes: str, as_json: bool) -> None:
     """Make a key, and print it. It is not kept, and cannot be shown again."""
-    if not account and name in ("", LOCAL):
+    if not name:
+        raise Misused("a key needs a name", "invalid_name")
+    if not account and name == LOCAL:
         raise Misused(f"a key named {name!r} needs an --account of its own", "invalid_name")
     chosen = frozenset(scope.strip() for scope in scopes.split(","))
     if unknown := sorted(chosen - set(Scope)):
@@ -92,7 +94,7 @@ def list_(as_json: bool) -> None:
 @click.argument("key_id")
 def revoke(key_id: str) -> None:
     """Let a key open nothing any more, in every process within a second. Give its id, or the key itself."""
-    key_id = key_id.split("_")[1] if key_id.count("_") == 2 else key_id
+    key_id = id_in(key_id)
 
     async def work(gate: Gate, _: Store) -> None:
         if key_id not in gate.known.keys:

@@ -11,12 +11,12 @@ import click
 from rich.text import Text
 
 from fillwright.cli.exits import EXIT_CODES, Misused
-from fillwright.cli.operating import operate, operator, where
+from fillwright.cli.operating import id_in, operate, operator, where
 from fillwright.cli.screen import open_screen, table
 from fillwright.core.control import Control, LimitsSet, limits_set
-from fillwright.core.errors import Denied
-from fillwright.core.limits import EVERYBODY, NONE, day_of, of_account, of_key
-from fillwright.core.limits_document import Document, from_document, to_document, used_document
+from fillwright.core.errors import Denied, InvalidRequest
+from fillwright.core.limits import EVERYBODY, LOCAL, NONE, day_of, of_account, of_key
+from fillwright.core.limits_document import Document, from_document, limits_in_words, to_document, used_document
 from fillwright.core.ports import Store
 from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.gate import Gate
@@ -62,8 +62,8 @@ def show(as_json: bool) -> None:
         return
     grid = table("Of", "Limit", "At most", "Used today")
     for of, document, used in rows:
-        for name, most, now in _lines(document, used):
-            grid.add_row(Text(of), name, Text(most), now)
+        for name, most in limits_in_words(document).items():
+            grid.add_row(Text(of), name, Text(most), _used(name, used))
     open_screen().print(grid)
 
 
@@ -103,7 +103,7 @@ def set_(account: str | None, key_id: str | None, **given: Any) -> None:
         of, document = operate(work)
     except Denied as error:
         raise Misused(str(error), error.code) from error
-    told = ", ".join(f"{name} {most}" for name, most, _ in _lines(document, {})) or "none"
+    told = ", ".join(f"{name} {most}" for name, most in limits_in_words(document).items()) or "none"
     click.echo(f"Limits of {of}: {told}. ({where()})")
 
 
@@ -127,9 +127,11 @@ def clear(account: str | None, key_id: str | None) -> None:
 def _whose(account: str | None, key_id: str | None) -> str:
     if account is not None and key_id is not None:
         raise Misused("name an account or a key, not both", "invalid_request")
+    if account == "" or key_id == "":
+        raise Misused("the name is empty: of which account or key?", "invalid_request")
     if account is not None:
-        return of_account(account)
-    return EVERYBODY if key_id is None else of_key(key_id)
+        return of_account("" if account == LOCAL else account)
+    return EVERYBODY if key_id is None else of_key(id_in(key_id))
 
 
 def _changed(document: Document, changes: Mapping[str, Any]) -> Document:
@@ -139,8 +141,10 @@ def _changed(document: Document, changes: Mapping[str, Any]) -> Document:
         if isinstance(value, tuple):
             amounts = dict(changed.get(name, {}))
             for each in value:
-                symbol, _, amount = each.partition("=")
-                token = TOKENS.resolve(symbol, "token").symbol
+                symbol, separator, amount = each.partition("=")
+                if not separator:
+                    raise InvalidRequest(f"{name}: write TOKEN=AMOUNT, such as SOL=5, not {each[:64]!r}")
+                token = TOKENS.resolve(symbol, name).symbol
                 amounts[token] = amount
                 if amount == OFF:
                     del amounts[token]
@@ -152,18 +156,9 @@ def _changed(document: Document, changes: Mapping[str, Any]) -> Document:
     return changed
 
 
-def _lines(document: Document, used: Document) -> list[tuple[str, str, str]]:
-    lines = []
-    for name, most in document.items():
-        if isinstance(most, Mapping):
-            amounts = used.get("amounts", {}) if name == "dayAmount" else None
-            lines += [
-                (f"{name} {symbol}", each, amounts.get(symbol, "0") if amounts is not None else "")
-                for symbol, each in most.items()
-            ]
-        else:
-            now = {"dayUsd": "usd", "openOrders": "openOrders"}.get(name)
-            lines.append(
-                (name, " ".join(most) if isinstance(most, list) else str(most), str(used.get(now, "")) if now else "")
-            )
-    return lines
+def _used(name: str, used: Document) -> str:
+    """Return how much of a limit is used today, empty if that is nothing that adds up."""
+    limit, _, token = name.partition(" ")
+    if limit == "dayAmount":
+        return str(used["amounts"].get(token, "0"))
+    return str(used[{"dayUsd": "usd", "openOrders": "openOrders"}[limit]]) if limit in ("dayUsd", "openOrders") else ""

@@ -78,3 +78,8 @@ def where() -> str:
 def operator() -> str:
     """Return who runs this command, as the audit log names them."""
     return f"command line, {getpass.getuser()}"
+
+
+def id_in(key: str) -> str:
+    """Return a key's id, also where somebody gives the key itself: it must not be repeated."""
+    return key.split("_")[1] if key.count("_") == 2 else key

@@ -6,15 +6,15 @@ import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import click
 from rich.text import Text
 
 from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
-from fillwright.cli.operating import operate, operator, where
+from fillwright.cli.operating import id_in, operate, operator, where
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import WEBHOOK_ID_BYTES, Webhook, WebhookAdded, webhook_added, webhook_removed
+from fillwright.core.control import WEBHOOK_ID_BYTES, Webhook, new_webhook_id, webhook_added, webhook_removed
 from fillwright.core.errors import Denied
 from fillwright.core.limits import LOCAL
 from fillwright.core.ports import Delivery, Store
@@ -22,7 +22,7 @@ from fillwright.core.units import OrderId
 from fillwright.core.webhooks import check_url, secret_of, secret_text
 from fillwright.execution.gate import Gate
 
-DEAD_MAX: Final = 1_000
+FAILED_MAX: Final = 1_000
 
 
 @click.group(epilog=EXIT_CODES)
@@ -42,20 +42,18 @@ def add(url: str, key_id: str, as_json: bool) -> None:
     """Have an address told every event of an account's new orders. Prints the secret that signs what it is told."""
     settings = settings_or_fail(os.environ)
 
-    its_id = os.urandom(WEBHOOK_ID_BYTES)
+    webhook_id = new_webhook_id(os.urandom(WEBHOOK_ID_BYTES))
 
-    async def work(gate: Gate, _: Store) -> Webhook:
+    async def work(gate: Gate, _: Store) -> tuple[Webhook, str]:
         check_url(url, private=settings.webhook_private == "on")
-        secret_of(settings.webhook_secret, "")
-        entry = await gate.change(operator(), lambda known: webhook_added(known, key_id, url, its_id))
-        assert isinstance(entry.action, WebhookAdded)
-        return gate.known.webhooks[entry.action.webhook_id]
+        secret = secret_of(settings.webhook_secret, webhook_id)
+        await gate.change(operator(), lambda known: webhook_added(known, webhook_id, id_in(key_id), url, secret))
+        return gate.known.webhooks[webhook_id], secret_text(secret)
 
     try:
-        webhook = operate(work)
+        webhook, secret = operate(work)
     except Denied as error:
         raise Refused(str(error), error.code) from error
-    secret = secret_text(secret_of(settings.webhook_secret, webhook.webhook_id))
     if as_json:
         view = {"webhookId": webhook.webhook_id, "url": webhook.url, "secret": secret}
         click.echo(json.dumps(view, separators=(",", ":")))
@@ -68,26 +66,27 @@ def add(url: str, key_id: str, as_json: bool) -> None:
 @command.command("list", epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line, for programs.")
 def list_(as_json: bool) -> None:
-    """Show the webhooks, and how many deliveries of each were given up."""
+    """Show the webhooks, and how their deliveries go."""
 
-    async def work(gate: Gate, store: Store) -> list[tuple[Webhook, int]]:
-        active = [each for each in gate.known.webhooks.values() if gate.known.is_active(each)]
-        return [(each, len(await store.dead_deliveries([each.webhook_id], DEAD_MAX))) for each in active]
+    async def work(gate: Gate, store: Store) -> list[tuple[Webhook, list[Delivery]]]:
+        hooks = gate.known.webhooks_of(None)
+        return [(each, await store.failed_deliveries([each.webhook_id], FAILED_MAX)) for each in hooks]
 
-    grid = table("Webhook", "Account", "Key", "Address", "Given up")
-    for webhook, dead in operate(work):
+    grid, rows = table("Webhook", "Account", "Key", "Address", "Failing", "Given up", "Why"), operate(work)
+    for webhook, failed in rows:
+        dead = sum(each.dead_at_ms is not None for each in failed)
+        failing, why = len(failed) - dead, failed[-1].error if failed else ""
         if as_json:
-            view = {"webhookId": webhook.webhook_id, "account": webhook.account, "keyId": webhook.key_id}
-            click.echo(json.dumps({**view, "url": webhook.url, "givenUp": dead}, separators=(",", ":")))
+            named = {"account": webhook.account or LOCAL, "keyId": webhook.key_id or None, "url": webhook.url}
+            view = {"webhookId": webhook.webhook_id, **named, "failing": failing, "givenUp": dead, "error": why or None}
+            click.echo(json.dumps(view, separators=(",", ":")))
+        more = " or more" if len(failed) == FAILED_MAX else ""
         grid.add_row(
-            webhook.webhook_id,
-            Text(webhook.account or LOCAL),
-            webhook.key_id or "-",
-            Text(webhook.url),
-            f"{dead} or more" if dead == DEAD_MAX else str(dead),
+            *(webhook.webhook_id, Text(webhook.account or LOCAL), webhook.key_id or "-", Text(webhook.url)),
+            *(f"{failing}{more}", f"{dead}{more}", Text(why)),
         )
     if not as_json:
-        open_screen().print(grid)
+        open_screen().print(grid if rows else f"There are no webhooks. ({where()})")
 
 
 @command.command(epilog=EXIT_CODES)
@@ -112,17 +111,23 @@ def dead(webhook_id: str | None, as_json: bool) -> None:
     """Show the deliveries that were given up, the oldest first."""
 
     async def work(gate: Gate, store: Store) -> list[Delivery]:
-        return await store.dead_deliveries(_chosen(gate, webhook_id), DEAD_MAX)
+        failed = await store.failed_deliveries(_chosen(gate, webhook_id), FAILED_MAX)
+        return [each for each in failed if each.dead_at_ms is not None]
 
-    grid = table("Webhook", "Order", "Event", "Tries", "Given up", "Why")
-    for each in operate(work):
+    grid, rows = table("Webhook", "Order", "Event", "Tries", "Given up", "Why"), operate(work)
+    for each in rows:
         at = datetime.fromtimestamp((each.dead_at_ms or 0) / 1000, UTC).isoformat(timespec="seconds")
         if as_json:
-            view = {"webhookId": each.webhook_id, "orderId": each.order_id, "seq": each.sent + 1, "tries": each.tries}
+            view: dict[str, Any] = {
+                "webhookId": each.webhook_id,
+                "orderId": each.order_id,
+                "seq": each.sent + 1,
+                "tries": each.tries,
+            }
             click.echo(json.dumps({**view, "givenUpAt": at, "error": each.error}, separators=(",", ":")))
         grid.add_row(each.webhook_id, each.order_id, str(each.sent + 1), str(each.tries), at, Text(each.error))
     if not as_json:
-        open_screen().print(grid)
+        open_screen().print(grid if rows else f"Nothing was given up. ({where()})")
 
 
 @command.command(epilog=EXIT_CODES)
@@ -140,7 +145,7 @@ def replay(webhook_id: str | None, order_id: str | None) -> None:
 
 
 def _chosen(gate: Gate, webhook_id: str | None) -> Sequence[str]:
-    active = [each.webhook_id for each in gate.known.webhooks.values() if gate.known.is_active(each)]
+    active = [each.webhook_id for each in gate.known.webhooks_of(None)]
     if webhook_id is not None and webhook_id not in active:
         raise Refused("there is no such webhook; see fillwright webhooks list", "webhook_not_found")
     return [each for each in active if webhook_id in (None, each)]

@@ -79,12 +79,16 @@ class LimitsSet:
 
 @dataclass(frozen=True, slots=True)
 class WebhookAdded:
-    """From now on `url` is told what becomes of the account's new orders; it belongs to a key, if there are any."""
+    """From now on `url` is told what becomes of the account's new orders; it belongs to a key, if there are any.
+
+    `digest` is that of the secret that signs what it is told: whoever has another one must not sign.
+    """
 
     webhook_id: str
     key_id: str
     account: str
     url: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ class Webhook:
     key_id: str
     account: str
     url: str
+    digest: str
     added_at_ms: Millis
 
 
@@ -157,8 +162,9 @@ class Control:
         key = self.keys.get(webhook.key_id)
         return key is None or not key.is_revoked
 
-    def webhooks_of(self, account: str) -> list[Webhook]:
-        return [each for each in self.webhooks.values() if each.account == account and self.is_active(each)]
+    def webhooks_of(self, account: str | None) -> list[Webhook]:
+        """Return the webhooks of an account that are told something; of all, if it is None."""
+        return [each for each in self.webhooks.values() if account in (None, each.account) and self.is_active(each)]
 
 
 def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: bytes) -> tuple[KeyCreated, str]:
@@ -196,18 +202,28 @@ def mode_set(mode: Mode, reason: str) -> ModeSet:
     return ModeSet(mode, plain(reason))
 
 
-def webhook_added(control: Control, key_id: str, url: str, random_bytes: bytes) -> WebhookAdded:
-    """Return the change; of `random_bytes` the webhook's id is made. Without keys, `key_id` is empty.
+def new_webhook_id(random_bytes: bytes) -> str:
+    return f"wh_{base58(random_bytes)}"
 
-    Raise InvalidWebhook if there is no such key, TooManyWebhooks if its account has as many as it may.
+
+def webhook_added(control: Control, webhook_id: str, key_id: str, url: str, secret: bytes) -> WebhookAdded:
+    """Return the change. Without keys, `key_id` is empty.
+
+    Raise InvalidWebhook if there is no such key or its account has the address already, TooManyWebhooks if it has as
+    many as it may.
     """
     key = control.keys.get(key_id)
     if key.is_revoked if key is not None else (control.demands_keys or key_id):
-        raise InvalidWebhook("a webhook needs a key whose it is, one that was not revoked", field="keyId")
+        raise InvalidWebhook(
+            f"there is no valid key {key_id[:64]!r}: name the id of the key whose webhook it is", field="keyId"
+        )
     account = LOCAL_ACCOUNT if key is None else key.account
-    if len(control.webhooks_of(account)) >= WEBHOOKS_MAX:
+    others = control.webhooks_of(account)
+    if same := [each.webhook_id for each in others if each.url == url]:
+        raise InvalidWebhook(f"the account has this address already: {same[0]}", field="url")
+    if len(others) >= WEBHOOKS_MAX:
         raise TooManyWebhooks(f"an account may have {WEBHOOKS_MAX} webhooks; remove one first")
-    return WebhookAdded(f"wh_{base58(random_bytes)}", key_id, account, url)
+    return WebhookAdded(webhook_id, key_id, account, url, sha256(secret).hexdigest())
 
 
 def webhook_removed(control: Control, webhook_id: str) -> WebhookRemoved:
@@ -264,8 +280,8 @@ def apply(control: Control, entry: Entry) -> Control:
             others = {each: kept for each, kept in control.limits.items() if each != of}
             now = others if limits == NONE else {**others, of: limits}
             return replace(after, limits=MappingProxyType(now), limits_seq=entry.seq)
-        case WebhookAdded(webhook_id, key_id, account, url):
-            webhook = Webhook(webhook_id, key_id, account, url, entry.at_ms)
+        case WebhookAdded(webhook_id, key_id, account, url, digest):
+            webhook = Webhook(webhook_id, key_id, account, url, digest, entry.at_ms)
             return replace(after, webhooks=MappingProxyType({**control.webhooks, webhook_id: webhook}))
         case WebhookRemoved(webhook_id):
             if webhook_id not in control.webhooks:

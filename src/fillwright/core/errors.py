@@ -18,7 +18,7 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
-│   ├── InvalidWebhook, TooManyWebhooks, WebhookNotFound
+│   ├── InvalidWebhook, TooManyWebhooks, WebhookNotFound, WebhooksOff
 │   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
 │   │   │                      before it is signed, so each of these is an ExecutionError, too
 │   │   ├── AmountTooLarge
@@ -188,6 +188,11 @@ class TooManyWebhooks(Denied):
 class WebhookNotFound(Denied):
     code = "webhook_not_found"
     title = "No such webhook"
+
+
+class WebhooksOff(Denied):
+    code = "webhooks_off"
+    title = "The engine has no secret for webhooks"
 
 
 class NotReady(Denied):

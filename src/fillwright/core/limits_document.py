@@ -102,6 +102,17 @@ def from_document(document: object, registry: TokenRegistry) -> Limits:
     )
 
 
+def limits_in_words(document: Document) -> dict[str, str]:
+    """Return the limits of a document, a line of text for each."""
+    words: dict[str, str] = {}
+    for name, most in document.items():
+        if isinstance(most, Mapping):
+            words |= {f"{name} {symbol}": str(each) for symbol, each in most.items()}
+        else:
+            words[name] = ",".join(most) if isinstance(most, list) else str(most)
+    return words
+
+
 def used_document(used: Mapping[tuple[str, str], int], of: str, registry: TokenRegistry) -> Document:
     """Return what somebody's orders count for."""
     amounts = {}

@@ -264,8 +264,8 @@ class Store(Protocol):
     async def settle_delivery(self, delivery: Delivery, *, is_over: bool = False) -> None:
         """Keep a delivery as it stands now, or forget it if it `is_over`, unless somebody else has taken it since."""
 
-    async def dead_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
-        """Return deliveries that were given up, the oldest first."""
+    async def failed_deliveries(self, webhooks: Sequence[str], limit: int) -> list[Delivery]:
+        """Return deliveries that were not taken, those that were given up first, the oldest first."""
 
     async def revive_deliveries(self, webhooks: Sequence[str], order_id: OrderId | None = None) -> int:
         """Make deliveries that were given up due again, those of one order or all. Return how many there were."""
@@ -319,7 +319,7 @@ class Intake(Protocol):
 
     async def cancel(self, order_id: OrderId, actor: str, account: str = "") -> Order: ...
 
-    async def quote(self, request: OrderRequest) -> QuotePreview: ...
+    async def quote(self, request: OrderRequest, account: str = "", key_id: str = "") -> QuotePreview: ...
 
 
 class Gate(Protocol):

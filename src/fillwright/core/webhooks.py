@@ -12,8 +12,9 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
-from fillwright.core.errors import InvalidWebhook, NotReady
+from fillwright.core.errors import InvalidWebhook, WebhooksOff
 
+UNLESS: Final = ", unless FILLWRIGHT_WEBHOOK_PRIVATE is on"
 SECRET_MIN: Final = 32
 URL_MAX: Final = 500
 # Networks whose addresses carry an IPv4 address within them that somebody on the way unpacks (NAT64, 6to4, the old
@@ -24,9 +25,9 @@ REFUSED: Final = tuple(
 
 
 def secret_of(engine_secret: str, webhook_id: str) -> bytes:
-    """Return a webhook's secret. Raise NotReady if the engine has none that it could be made of."""
+    """Return a webhook's secret. Raise WebhooksOff if the engine has none that it could be made of."""
     if len(engine_secret) < SECRET_MIN:
-        raise NotReady(
+        raise WebhooksOff(
             f"set FILLWRIGHT_WEBHOOK_SECRET to {SECRET_MIN} random characters or more first: deliveries are signed"
         )
     return hmac.digest(engine_secret.encode(), webhook_id.encode(), "sha256")
@@ -52,13 +53,13 @@ def check_url(url: str, *, private: bool) -> str:
     except ValueError as error:
         raise InvalidWebhook(f"url cannot be read: {error}", field="url") from error
     if parts.scheme != "https" and not (private and parts.scheme == "http"):
-        raise InvalidWebhook("url must begin with https://", field="url")
+        raise InvalidWebhook(f"url must begin with https://{UNLESS}", field="url")
     if not host:
         raise InvalidWebhook("url names no host", field="url")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise InvalidWebhook("url must have no user, password or fragment: deliveries are signed", field="url")
     if not private and (_is_local_name(host) or (_is_address(host) and is_private(host))):
-        raise InvalidWebhook(f"{host} is not an address that others can reach", field="url")
+        raise InvalidWebhook(f"{host} is not an address that others can reach{UNLESS}", field="url")
     return url
 
 

@@ -121,10 +121,12 @@ class Intake:
             except VersionConflict:
                 continue  # the order moved on in between: look again
 
-    async def quote(self, request: OrderRequest) -> QuotePreview:
+    async def quote(self, request: OrderRequest, account: str = LOCAL_ACCOUNT, key_id: str = "") -> QuotePreview:
         terms = self._terms(request)
         asked = QuoteRequest(terms.token_in, terms.token_out, terms.in_amount, self._clock.now_ms())
-        route = best_route(asked, await ask_all(self._venues, asked, self._quote_deadline_ms))
+        answers = await ask_all(self._venues, asked, self._quote_deadline_ms)
+        control = self._gate.current or await self._gate.control()
+        route = best_route(asked, self._risk.allowed(control, terms, account, key_id, answers))
         return QuotePreview(route, asked, terms.slippage_bps, min_out(route.quote.out_amount, terms.slippage_bps))
 
     def _terms(self, request: OrderRequest) -> Terms:

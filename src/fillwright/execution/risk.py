@@ -15,7 +15,7 @@ from fillwright.core.limits import Bounds, Cap, Limits, day_of, refusal
 from fillwright.core.order import Charge, Order, Terms
 from fillwright.core.ports import Clock, Gate, Prices, Store, Venue
 from fillwright.core.routing import Quote, QuoteRequest
-from fillwright.core.units import Millis
+from fillwright.core.units import MicroUsd, Millis
 from fillwright.execution.quoting import ask_all
 
 BOUNDS_MAX: Final = 4_096
@@ -64,14 +64,32 @@ class Risk:
             return charge, (), error
         return charge, caps, None
 
+    def allowed(
+        self,
+        control: Control,
+        terms: Terms,
+        account: str,
+        key_id: str,
+        answers: Mapping[str, Quote | ExecutionError],
+    ) -> Mapping[str, Quote | ExecutionError]:
+        """Return the answers, with the reason in the place of each quote that such an order may not take.
+
+        Raise OverLimit if it is not allowed at all, or there are quotes and it may take none of them.
+        """
+        bounds = self._bounds(control, account, key_id)
+        if not bounds:
+            return answers
+        bounds.check(terms, self._prices.usd(terms.token_in, terms.in_amount))
+        return self._allowed(bounds, terms, answers) if bounds.ask_the_market else answers
+
     async def allowed_quotes(
         self, order: Order, answers: Mapping[str, Quote | ExecutionError]
     ) -> Mapping[str, Quote | ExecutionError]:
-        """Return the answers, with the reason in the place of each quote that the order may not take.
-
-        Raise OverLimit if there are quotes, and it may take none of them.
-        """
+        """Do the same for an order that was accepted. What it is worth is what it was worth then."""
         bounds = await self._bounds_of(order)
+        if not bounds:
+            return answers
+        bounds.check(order.terms, self._worth(order))
         return self._allowed(bounds, order.terms, answers) if bounds.ask_the_market else answers
 
     async def check_again(self, order: Order) -> None:
@@ -80,10 +98,7 @@ class Risk:
         if not bounds:
             return
         terms = order.terms
-        # What it was worth when it was accepted: that the price has moved since breaks no limit.
-        usd = order.charge.usd if order.charge is not None else None
-        if usd is None:
-            usd = self._prices.usd(terms.token_in, terms.in_amount)
+        usd = self._worth(order)
         bounds.check(terms, usd)
         if order.route is not None and bounds.ask_the_market:
             quote = order.route.quote
@@ -95,6 +110,12 @@ class Risk:
             used = await self._store.usage(order.charge.day, [cap.of for cap in caps]) if caps else {}
             if (over := refusal(caps, used, terms)) is not None:
                 raise over
+
+    def _worth(self, order: Order) -> MicroUsd | None:
+        """Return what an order was worth when it was accepted: that the price has moved since breaks no limit."""
+        if order.charge is not None and order.charge.usd is not None:
+            return order.charge.usd
+        return self._prices.usd(order.terms.token_in, order.terms.in_amount)
 
     async def _bounds_of(self, order: Order) -> Bounds:
         key_id = order.charge.key_id if order.charge is not None else ""

@@ -13,4 +13,5 @@ CREATE TABLE deliveries (
 ) WITHOUT ROWID;
 
 CREATE INDEX deliveries_due ON deliveries (webhook_id, due_at_ms) WHERE dead_at_ms IS NULL;
-CREATE INDEX deliveries_dead ON deliveries (dead_at_ms) WHERE dead_at_ms IS NOT NULL
+CREATE INDEX deliveries_dead ON deliveries (dead_at_ms) WHERE dead_at_ms IS NOT NULL;
+CREATE INDEX deliveries_failed ON deliveries (webhook_id) WHERE error <> ''
