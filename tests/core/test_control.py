@@ -295,6 +295,11 @@ def test_a_webhook_needs_a_key_that_opens_something(control: Control, key_id: st
     assert error.value.field == "keyId"
 
 
+def test_of_a_key_that_there_is_not_no_more_is_repeated_than_a_key_can_be() -> None:
+    with pytest.raises(InvalidWebhook, match=f"'{'x' * 64}'"):
+        webhook_added(Control(), "wh_1", "x" * 65, URL, b"x")
+
+
 def test_an_account_has_so_many_webhooks_and_no_more() -> None:
     many = [WebhookAdded(f"wh_{number}", "", "", f"{URL}/{number}", "") for number in range(10)]
     webhook_added(after(*many[:9]), "wh_x", "", URL, b"x")

@@ -47,7 +47,7 @@ PARTS: Final = (
     Part("simulation", "tests.simulation", ("--seeds", "10000", "--workers", "1"), ("--seeds", "500"), 1),
     Part("planted", "tests.simulation", ("--planted", "all"), ("--planted", "all"), 1),
     Part("hostile", "tests.hostile", (), ("--short",), 1),
-    Part("mutation", "tests.mutation", (), None, 1),
+    Part("mutation", "tests.mutation", (), None, 0),
 )
 
 
