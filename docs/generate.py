@@ -90,6 +90,10 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "redis_url": "The Redis that carries news between processes, such as `redis://localhost:6379/0`; empty: none,"
         " and processes hear of each other by polling.",
         "log_level": "The least that is logged.",
+        "metrics": "Whether what happens is counted for Prometheus, and told at `/metrics`.",
+        "metrics_host": "Address at which each process tells its metrics, to whoever asks, besides the API.",
+        "metrics_port": "Port for that; 0: none. With several processes on one machine, each needs its own:"
+        " `fillwright all` takes this one and those that follow.",
         "log_format": "`json`, `console`, or `auto`: console on a terminal, JSON elsewhere.",
     },
     "Queue and worker": {

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -105,6 +106,12 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
         "QUEUE_RATE_LIMIT": "0",
         **{name.upper(): str(value) for name, value in settings.items()},
     }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def _drain(stream: asyncio.StreamReader) -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fillwright.api.access import Access, AccessSettings
 from fillwright.api.feed import Streams
@@ -39,6 +39,7 @@ from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
 from fillwright.execution.risk import Risk
 from fillwright.execution.worker import Worker, WorkerSettings
+from fillwright.metrics import Metrics
 from fillwright.settings import Settings, without_password
 from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
@@ -57,6 +58,7 @@ class Parts:
     store: Store
     bus: Bus
     here: Bus
+    metrics: Metrics
     venues: Sequence[Venue]
     gate: Gate
     risk: Risk
@@ -113,9 +115,15 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         gate = Gate(store, clock)
         await gate.open()
         opened.push_async_callback(gate.close)
+        metrics = Metrics(store, gate, clock)
+        if settings.metrics == "on":
+            here.subscribe(metrics.hear)
+            metrics.watch(
+                "bus_fault", "Whether news between processes comes by polling.", lambda: bus.fault is not None
+            )
         risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
         intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate, risk)
-        yield Parts(settings, clock, store, bus, here, venues, gate, risk, intake)
+        yield Parts(settings, clock, store, bus, here, metrics, venues, gate, risk, intake)
 
 
 @contextlib.asynccontextmanager
@@ -149,7 +157,9 @@ async def open_worker(
             poll_ms=settings.poll_ms,
             stop_ms=settings.stop_ms,
         )
-        yield Worker(parts.store, executor, parts.bus, clock, parts.gate, worker_settings), chain
+        worker = Worker(parts.store, executor, parts.bus, clock, parts.gate, worker_settings)
+        parts.metrics.watch("worker_orders", "Orders that this worker holds.", lambda: worker.in_hand)
+        yield worker, chain
     finally:
         ledger.close()
 
@@ -170,12 +180,46 @@ async def webhooks(parts: Parts) -> AsyncIterator[None]:
         yield
         return
     deliverer = Webhooks(parts.store, parts.gate, parts.here, parts.clock, webhook_settings(parts.settings))
+    deliveries = parts.metrics
+    deliveries.watch("webhook_deliveries", "Events that webhooks took.", lambda: deliverer.delivered, counts=True)
+    deliveries.watch("webhook_failures", "Deliveries that were not taken.", lambda: deliverer.failed, counts=True)
     delivering = asyncio.create_task(deliverer.run())
     try:
         yield
     finally:
         deliverer.stop()
         await asyncio.gather(delivering, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def telling(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
+    """Watch the event loop, and tell Prometheus of this process at a port of its own, if there is one."""
+    if settings.metrics == "off":
+        yield
+        return
+
+    async def answer(scope: Scope, _: Receive, send: Send) -> None:
+        body, media_type = await metrics.text()
+        status = 200 if scope["type"] == "http" and scope["path"] == "/metrics" else 404
+        headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if status == 200 else b""})
+
+    async with metrics.watching_the_loop():
+        if not settings.metrics_port:
+            yield
+            return
+        with listen(settings.metrics_host, settings.metrics_port) as listener:
+            config = uvicorn.Config(
+                answer, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, workers=1
+            )
+            server = Quiet(config)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await asyncio.gather(serving, return_exceptions=True)
 
 
 def open_streams(parts: Parts) -> Streams:
@@ -207,8 +251,11 @@ def open_api(parts: Parts) -> Api:
         TokenRegistry(),
         parts.clock,
         webhook_settings(settings),
+        parts.metrics if settings.metrics == "on" else None,
         http_settings,
     )
+    parts.metrics.watch("streams", "Streams that are open.", lambda: streams.connections)
+    parts.metrics.watch("stream_backlog", "Messages that streams have not been sent yet.", lambda: streams.backlog)
     return Api(streams, application(http))
 
 
@@ -300,7 +347,15 @@ def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedCha
     )
 
 
-class Server(uvicorn.Server):
+class Quiet(uvicorn.Server):
+    """Uvicorn, which leaves signals alone: whoever runs it hears them, and has work to finish after it has gone."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Server(Quiet):
     """Uvicorn, which tells worker and streams to end before it waits for its connections to."""
 
     def __init__(self, api: Api | Engine, worker: Worker | None, settings: Settings) -> None:
@@ -325,11 +380,6 @@ class Server(uvicorn.Server):
         )
         self._streams = api.streams
         self._worker = worker
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: `serve` hears them, and has work to finish after the server has gone."""
-        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._worker is not None:
@@ -373,6 +423,7 @@ async def serve(
     async with contextlib.AsyncExitStack() as opened:
         parts = await opened.enter_async_context(open_parts(settings))
         await check_exposure(parts.gate, listener)
+        await opened.enter_async_context(telling(parts.metrics, settings))
         api, worker, working = open_api(parts), None, None
         if works:
             worker, _ = await opened.enter_async_context(open_worker(parts))
@@ -404,7 +455,12 @@ async def serve(
 async def work(settings: Settings, working: Callable[[], None] = lambda: None) -> None:
     """Run a worker until the process is told to stop. `working` is called once it works."""
     log = structlog.get_logger()
-    async with open_parts(settings) as parts, open_worker(parts) as (worker, _), webhooks(parts):
+    async with (
+        open_parts(settings) as parts,
+        open_worker(parts) as (worker, _),
+        webhooks(parts),
+        telling(parts.metrics, settings),
+    ):
         parts.bus.start()
         _on_stop(lambda _: worker.stop())
         _settle_memory()

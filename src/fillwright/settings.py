@@ -50,6 +50,9 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     log_format: Literal["auto", "json", "console"] = "auto"
+    metrics: Literal["on", "off"] = "on"
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
     public_url: str = ""
     trusted_proxies: str = ""
     origins: str = ""

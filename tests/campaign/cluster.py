@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import signal
-import socket
 import struct
 import sys
 from collections import Counter
@@ -21,6 +20,7 @@ import aiohttp
 
 from fillwright.core.lifecycle import AttemptFailed, Cancelled, Confirmed, Failed, RouteSelected
 from fillwright.core.lifecycle import TransactionSigned as Signed
+from tests.process import free_port
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 START_S: Final = 30
@@ -69,7 +69,7 @@ class Engine:
 
 class Cluster:
     def __init__(self, folder: Path, store: str, settings: dict[str, Any], chain: str, planted: str, seed: int) -> None:
-        self.engines = [Engine(name, role, _free_port(), folder / f"{name}.skew") for name, role in ROLES[store]]
+        self.engines = [Engine(name, role, free_port(), folder / f"{name}.skew") for name, role in ROLES[store]]
         self.faults: Counter[str] = Counter()
         self.hits: Counter[str] = Counter()
         self.exits: list[int] = []
@@ -197,9 +197,3 @@ class Cluster:
                 engine = self._by_pid.pop(said["ended"])
                 engine.code = said["code"]
                 engine.ended.set()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

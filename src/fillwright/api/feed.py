@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,6 +60,9 @@ class Feed:
         elif not self._overrun.done():
             self._overrun.set_result(None)
         self._wake()
+
+    def __len__(self) -> int:
+        return len(self._messages)
 
     @property
     def is_behind(self) -> bool:
@@ -207,10 +210,20 @@ class Streams:
                         task.cancel()
                 self._turns = self._watching = self._filling = None
 
+    @property
+    def backlog(self) -> int:
+        """Return how many messages followers have not been sent yet."""
+        return sum(len(feed) for feed in self._feeds())
+
+    def _feeds(self) -> Iterator[Feed]:
+        yield from self._everything
+        for feeds in self._by_order.values():
+            yield from feeds
+
     def close(self) -> None:
         """End every stream: the process is going down."""
         self.stopped.set()
-        for feed in [*self._everything, *(feed for feeds in self._by_order.values() for feed in feeds)]:
+        for feed in [*self._feeds()]:
             feed.close()
 
     def _open(self, feeds: set[Feed], overrun: asyncio.Future[None], account: str = "") -> Feed:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from starlette.applications import Starlette
@@ -58,6 +58,11 @@ PAGE_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ances
 READ, TRADE, ADMIN = control.Scope.READ, control.Scope.TRADE, control.Scope.ADMIN
 
 
+class MetricsText(Protocol):
+    async def text(self) -> tuple[bytes, str]:
+        """Return what Prometheus is told, and its media type."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
     """`public_url` is how clients reach the engine, where that differs from what their request says.
@@ -84,6 +89,7 @@ class HttpApi:
         tokens: TokenRegistry,
         clock: Clock,
         webhooks: WebhookSettings,
+        metrics: MetricsText | None,
         settings: HttpSettings,
     ) -> None:
         self._store = store
@@ -96,6 +102,7 @@ class HttpApi:
         self._tokens = tokens
         self._clock = clock
         self._webhooks = webhooks
+        self._metrics = metrics
         self._settings = settings
         self.fast_lane_max_bytes = min(settings.body_max_bytes, HIGH_WATER_LIMIT) if settings.fast_lane else 0
         self._started = time.monotonic()
@@ -125,6 +132,7 @@ class HttpApi:
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             Route("/api/stream", self.stream_page),
+            Route("/metrics", self._for(READ, self.metrics)),
             Route("/health", self.health),
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
@@ -353,6 +361,14 @@ class HttpApi:
             slower = f"Redis does not answer ({fault}): news between processes comes by polling until it does"
             return reply({**self._alive("degraded"), "mode": mode, "code": "redis_unavailable", "message": slower})
         return reply({**self._alive("ok"), "mode": mode})
+
+    async def metrics(self, _: Request) -> Response:
+        if self._metrics is None:
+            raise NotFound("metrics are off: see FILLWRIGHT_METRICS")
+        body, media_type = await self._metrics.text()
+        response = Response(body, media_type=media_type)
+        response.raw_headers += SECURE
+        return response
 
     async def live(self, _: Request) -> Response:
         return reply(self._alive("ok"))

@@ -161,7 +161,7 @@ _SHAPES: Final = {
     "Index": _object({"name": _TEXT, "version": _TEXT, "endpoints": _list(_TEXT), "docs": _TEXT}),
     "Document": _ANY,
 }  # fmt: skip
-_MEDIA_TYPES: Final = {"stream": "text/event-stream", "page": "text/html"}  # in place of a shape
+_MEDIA_TYPES: Final = {"text": "text/plain", "stream": "text/event-stream", "page": "text/html"}  # in place of a shape
 
 # (path, method, summary, parameters, shape of the body, answers: status -> what it means and its shapes, refusals)
 _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[str, ...]], tuple[int, ...]], ...]] = (
@@ -207,6 +207,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {200: ("the entries", "Entries")}, (400,)),
     ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",
      {200: ("the route", "Preview")}, (400, 413, 415, 422)),
+    ("/metrics", "GET", "What Prometheus is told of this process.", [], "", {200: ("the metrics", "text")}, (404,)),
     ("/health", "GET", "Whether the engine works.", [], "",
      {200: ("it does", "Health"), 503: ("it does not", "Health")}, ()),
     ("/health/live", "GET", "Whether the process runs.", [], "", {200: ("it does", "Health")}, ()),
@@ -248,7 +249,7 @@ def document() -> Json:
     """Return the OpenAPI 3.1 document."""
     paths: dict[str, Json] = {}
     for path, method, summary, parameters, body, answers, refusals in _OPERATIONS:
-        guarded = _GUARDED if path.startswith("/api/") else ()
+        guarded = _GUARDED if path.startswith(("/api/", "/metrics")) else ()
         operation: Json = {
             "summary": summary,
             "operationId": f"{method.lower()}{path.replace('/', '_').replace('{', '').replace('}', '')}",

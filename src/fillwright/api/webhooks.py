@@ -59,7 +59,10 @@ class WebhookSettings:
 
 
 class Webhooks:
-    """Delivers until it is stopped. Any number of these may work on the same store."""
+    """Delivers until it is stopped. Any number of these may work on the same store.
+
+    `delivered` events were taken so far; `failed` is how often one was not.
+    """
 
     def __init__(self, store: Store, gate: Gate, bus: Bus, clock: Clock, settings: WebhookSettings) -> None:
         self._store = store
@@ -78,6 +81,8 @@ class Webhooks:
         self._poll_ms = POLL_MS
         self._signable: dict[str, bool] = {}
         self._gone_at_all = False
+        self.delivered = 0
+        self.failed = 0
         self._wake: asyncio.Future[None] | None = None
         self._woken = True
         self._stopping = False
@@ -168,6 +173,7 @@ class Webhooks:
                 if self._clock.now_ms() > until_ms:
                     break
                 await self._send(webhook, update)
+                self.delivered += 1
                 delivery = replace(delivery, sent=update.record.seq, tries=0, error="")
         except Undelivered as error:
             delivery = self._after_failure(delivery, error)
@@ -180,6 +186,7 @@ class Webhooks:
             self._awake()
 
     def _after_failure(self, delivery: Delivery, error: Undelivered) -> Delivery:
+        self.failed += 1
         now_ms, tries = self._clock.now_ms(), delivery.tries + 1
         delay_ms = min(BACKOFF_MAX_MS, BACKOFF_MS * 2 ** (tries - 1))
         is_dead = error.is_final or tries >= self._settings.attempts_max

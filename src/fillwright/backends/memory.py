@@ -235,6 +235,11 @@ class MemoryStore:
             row.leased_by is None and (limited if row.started_at_ms is None else (row.due_at_ms or 0) > now_ms)
             for row in live
         )
+        waiting = [
+            row.due_at_ms or 0
+            for row in live
+            if (row.due_at_ms or 0) <= now_ms and not (limited and row.started_at_ms is None)
+        ]
         outcomes = [row.order.status for row in self._rows.values()]
         return QueueCounts(
             waiting=len(live) - active - delayed,
@@ -243,6 +248,7 @@ class MemoryStore:
             confirmed=outcomes.count(OrderStatus.CONFIRMED),
             failed=outcomes.count(OrderStatus.FAILED),
             total=len(outcomes),
+            oldest_due_ms=min(waiting, default=None),
         )
 
     async def count_events(self, from_ms: Millis, to_ms: Millis) -> int:

@@ -240,6 +240,7 @@ class PostgresStore:
                 confirmed=tally.get(OrderStatus.CONFIRMED, 0),
                 failed=tally.get(OrderStatus.FAILED, 0),
                 total=tally.get("accepted", 0),
+                oldest_due_ms=queue["oldest_due_ms"],
             )
 
         return await self._read(read)

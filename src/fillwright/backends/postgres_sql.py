@@ -269,7 +269,8 @@ COUNT_EVENTS: Final = "SELECT count(*) FROM events WHERE at_ms >= $1::bigint AND
 COUNTS: Final = """
 SELECT count(*) FILTER (WHERE due_at_ms > $1::bigint AND leased_by IS NOT NULL) AS active,
     count(*) FILTER (WHERE (begun AND due_at_ms > $1 AND leased_by IS NULL) OR ($2::boolean AND NOT begun)) AS delayed,
-    count(*) AS open
+    count(*) AS open,
+    min(due_at_ms) FILTER (WHERE due_at_ms <= $1 AND (begun OR NOT $2)) AS oldest_due_ms
 FROM queue
 """
 

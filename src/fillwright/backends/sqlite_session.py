@@ -395,6 +395,13 @@ class Session:
             (now_ms,),
         ).fetchall()
         begun = {(bool(later), bool(leased)): orders for later, leased, orders in rows}
+        oldest = [
+            self._value("SELECT min(due_at_ms) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL")
+        ]
+        if not limited:
+            oldest.append(
+                self._value("SELECT min(due_at_ms) FROM orders WHERE due_at_ms IS NOT NULL AND started_at_ms IS NULL")
+            )
         tally: dict[str, int] = dict(self.connection.execute("SELECT status, orders FROM tally").fetchall())
         return QueueCounts(
             waiting=(0 if limited else fresh) + begun.get((False, False), 0) + begun.get((False, True), 0),
@@ -403,6 +410,7 @@ class Session:
             confirmed=tally.get(OrderStatus.CONFIRMED, 0),
             failed=tally.get(OrderStatus.FAILED, 0),
             total=tally.get("accepted", 0),
+            oldest_due_ms=min((due for due in oldest if due is not None and due <= now_ms), default=None),
         )
 
     def matching_ids(self, criteria: OrderFilter) -> list[OrderId]:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -17,7 +17,7 @@ import structlog
 from fillwright import app
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
 from fillwright.cli.running import address_or_fail, shareable_or_fail
-from fillwright.settings import Settings
+from fillwright.settings import Settings, env_name
 from fillwright.telemetry import configure_logs
 
 PAUSE_S: Final = 0.5  # before the second start of a process that ended within STEADY_S of its first, then twice as long
@@ -53,8 +53,10 @@ async def _supervise(settings: Settings, apis: int, workers: int) -> None:
         commands += [(("worker",), ())] * workers
         grace_s = settings.stop_ms / 1000 + STOP_MARGIN_S
         async with asyncio.TaskGroup() as group:
-            for arguments, files in commands:
-                group.create_task(_keep(arguments, files, stop, grace_s))
+            for place, (arguments, files) in enumerate(commands):
+                port = settings.metrics_port and settings.metrics_port + place
+                environment = {**os.environ, env_name("metrics_port"): str(port)}
+                group.create_task(_keep(arguments, files, environment, stop, grace_s))
     finally:
         for listener in listeners:
             listener.close()
@@ -67,7 +69,13 @@ def _listen(settings: Settings, count: int) -> list[socket.socket]:
     return [first, *(app.listen(settings.host, port, shared=True) for _ in range(count - 1))]
 
 
-async def _keep(arguments: Sequence[str], files: Sequence[int], stop: asyncio.Event, grace_s: float) -> None:
+async def _keep(
+    arguments: Sequence[str],
+    files: Sequence[int],
+    environment: Mapping[str, str],
+    stop: asyncio.Event,
+    grace_s: float,
+) -> None:
     """Keep one process running until `stop`, then end it."""
     log, loop, pause_s = structlog.get_logger().bind(process=arguments[0]), asyncio.get_running_loop(), PAUSE_S
     while not stop.is_set():
@@ -76,6 +84,7 @@ async def _keep(arguments: Sequence[str], files: Sequence[int], stop: asyncio.Ev
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "fillwright", *arguments, "--parent", str(os.getpid())),
                 pass_fds=files,
+                env=environment,
                 stdin=asyncio.subprocess.DEVNULL,
             )
         except OSError as error:

@@ -155,7 +155,10 @@ class OrderFilter:
 
 @dataclass(frozen=True, slots=True)
 class QueueCounts:
-    """`waiting`: due, not taken. `active`: held by a worker. `delayed`: held back by a retry or the rate limit."""
+    """`waiting`: due, not taken. `active`: held by a worker. `delayed`: held back by a retry or the rate limit.
+
+    `oldest_due_ms` is since when the oldest of those that wait is due; None if none waits.
+    """
 
     waiting: int
     active: int
@@ -163,6 +166,7 @@ class QueueCounts:
     confirmed: int
     failed: int
     total: int
+    oldest_due_ms: Millis | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,10 @@ class Worker:
             for drive in self._drives:
                 drive.cancel()
 
+    @property
+    def in_hand(self) -> int:
+        return len(self._in_hand)
+
     def stop(self) -> None:
         self._stopping = True
         self._awake()
