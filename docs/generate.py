@@ -94,6 +94,8 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "metrics_host": "Address at which each process tells its metrics, to whoever asks, besides the API.",
         "metrics_port": "Port for that; 0: none. With several processes on one machine, each needs its own:"
         " `fillwright all` takes this one and those that follow.",
+        "traces_url": "Where traces of orders are sent by OTLP over HTTP, such as `http://localhost:4318/v1/traces`;"
+        " needs `pip install 'fillwright[traces]'`.",
         "log_format": "`json`, `console`, or `auto`: console on a terminal, JSON elsewhere.",
     },
     "Queue and worker": {

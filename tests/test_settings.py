@@ -18,6 +18,8 @@ TEXTS: Final = {
     "bullmq_queue",
     "bullmq_prefix",
     "public_url",
+    "metrics_host",
+    "traces_url",
     "trusted_proxies",
     "origins",
     "api_key",

@@ -30,7 +30,7 @@ from fillwright.backends import open_bus, open_store
 from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
-from fillwright.core.errors import Exposed, WrongChain
+from fillwright.core.errors import Exposed, MissingExtra, WrongChain
 from fillwright.core.ports import Bus, Chain, Clock, Prices, Store, Venue
 from fillwright.core.retry import RetryPolicy
 from fillwright.core.tokens import TokenRegistry
@@ -189,6 +189,27 @@ async def webhooks(parts: Parts) -> AsyncIterator[None]:
     finally:
         deliverer.stop()
         await asyncio.gather(delivering, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def tracing(parts: Parts) -> AsyncIterator[None]:
+    """Send traces of orders, if they are asked for. Raise MissingExtra if what makes them is not installed."""
+    if not parts.settings.traces_url:
+        yield
+        return
+    from fillwright.tracing import Tracing
+
+    try:
+        traces = Tracing(parts.store, parts.here, parts.settings.traces_url)
+    except ImportError as error:
+        raise MissingExtra("FILLWRIGHT_TRACES_URL is set: traces need pip install 'fillwright[traces]'") from error
+    sending = asyncio.create_task(traces.run())
+    try:
+        yield
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+        await traces.close()
 
 
 @contextlib.asynccontextmanager
@@ -424,6 +445,7 @@ async def serve(
         parts = await opened.enter_async_context(open_parts(settings))
         await check_exposure(parts.gate, listener)
         await opened.enter_async_context(telling(parts.metrics, settings))
+        await opened.enter_async_context(tracing(parts))
         api, worker, working = open_api(parts), None, None
         if works:
             worker, _ = await opened.enter_async_context(open_worker(parts))
@@ -457,6 +479,7 @@ async def work(settings: Settings, working: Callable[[], None] = lambda: None) -
     log = structlog.get_logger()
     async with (
         open_parts(settings) as parts,
+        tracing(parts),
         open_worker(parts) as (worker, _),
         webhooks(parts),
         telling(parts.metrics, settings),

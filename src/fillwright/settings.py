@@ -53,6 +53,7 @@ class Settings:
     metrics: Literal["on", "off"] = "on"
     metrics_host: str = "127.0.0.1"
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    traces_url: str = ""
     public_url: str = ""
     trusted_proxies: str = ""
     origins: str = ""

@@ -26,6 +26,7 @@ PUBLISHED = {
     "too_many_open_orders", "too_many_webhooks", "webhook_not_found", "webhooks_off",
     "exposed", "forbidden", "halted", "idempotency_mismatch", "internal_error",
     "invalid_amount", "invalid_expiry", "invalid_order", "invalid_request", "invalid_slippage", "lease_lost",
+    "missing_extra",
     "method_not_allowed", "no_route", "not_cancellable", "not_found", "not_ready", "order_not_found",
     "pair_not_listed", "payload_too_large", "queue_full", "same_token", "signing_halted", "slippage_exceeded",
     "store_unavailable", "too_many_requests", "transaction_expired", "transaction_reverted", "unauthorized",

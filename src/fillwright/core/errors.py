@@ -42,6 +42,7 @@ FillwrightError
 │   ├── TransactionExpired *
 │   └── InternalError      *
 ├── Exposed                    anybody on the network could trade: the engine does not start
+├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
     ├── LeaseLost              another worker holds the order now: let go of it
@@ -322,6 +323,11 @@ class InternalError(ExecutionError):
 class Exposed(FillwrightError):
     code = "exposed"
     title = "The engine would be open to everybody"
+
+
+class MissingExtra(FillwrightError):
+    code = "missing_extra"
+    title = "A package is missing"
 
 
 class StoreError(FillwrightError):
