@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded docs lock clean
+.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed docs lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,9 @@ bench-scale: $(READY) ## Measure how cost grows with old orders, orders in hand 
 
 bench-guarded: $(READY) ## Measure what keys and limits cost
 	$(BIN)/python -m benchmarks.guarded
+
+bench-observed: $(READY) ## Measure what metrics and logs cost
+	$(BIN)/python -m benchmarks.observed
 
 docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
 	$(BIN)/python docs/generate.py

@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -182,10 +182,10 @@ class Server:
 
 
 @contextlib.contextmanager
-def engine(plan: Plan, prepare: Callable[[Mapping[str, str], str], None] = lambda *_: None) -> Iterator[Server]:
+def engine(plan: Plan, prepare: Callable[[dict[str, str], str], None] = lambda *_: None) -> Iterator[Server]:
     """Start an engine on a free port with an empty data folder; end it and remove the folder.
 
-    `prepare` is called before the start, with the engine's environment and folder.
+    `prepare` is called before the start, with the engine's environment, which it may change, and folder.
     It starts in that folder, so that it reads no `.env` of ours. What it logs, warnings and worse, is shown.
     """
     with tempfile.TemporaryDirectory(prefix="fillwright-bench-", ignore_cleanup_errors=True) as folder:
@@ -252,7 +252,7 @@ def stop(process: subprocess.Popen[bytes]) -> float:
 
 
 def show_log(text: str) -> None:
-    lines = text.splitlines()
+    lines = [line for line in text.splitlines() if '"level":"info"' not in line]
     if lines:
         say(f"the engine logged {len(lines)} lines at warning or above:")
         for line in lines[:40]:

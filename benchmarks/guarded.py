@@ -61,7 +61,7 @@ def measure(plan: Plan) -> dict[str, list[float]]:
         for name, limits in WAYS.items():
             key = ""
 
-            def prepare(environment: Mapping[str, str], folder: str, limits: Sequence[str] | None = limits) -> None:
+            def prepare(environment: dict[str, str], folder: str, limits: Sequence[str] | None = limits) -> None:
                 nonlocal key
                 key = guard(environment, folder, limits) if limits else ""
 
