@@ -233,3 +233,20 @@ async def test_quotes_fail_with_a_reason_when_no_venue_answers() -> None:
         assert (status, body["code"]) == (503, "no_route")
         assert "raydium is down" in body["message"]
         assert "meteora is down" in body["message"]
+
+
+async def test_a_request_s_id_comes_back_and_stands_in_the_log_beside_the_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with a_world(working=False) as world:
+        for body, event in ((SWAP, "order.accepted"), ({**SWAP, "amount": 0}, "order.refused")):
+            headers = {"X-Request-Id": f"trace-{event}"}
+            async with world.http.post("/api/orders/execute", json=body, headers=headers) as response:
+                assert response.headers["X-Request-Id"] == f"trace-{event}"
+            told = [line for line in capsys.readouterr().out.splitlines() if event in line]
+            assert [f"trace-{event}" in line for line in told] == [True]
+        async with world.http.get("/api/orders/stats", headers={"X-Request-Id": "read"}) as response:
+            assert response.headers["X-Request-Id"] == "read"
+        for strange in ("x" * 129, "\t", "é"):
+            async with world.http.get("/api/mode", headers={"X-Request-Id": strange}) as response:
+                assert "X-Request-Id" not in response.headers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -51,6 +52,7 @@ from fillwright.core.webhooks import check_url, secret_of, secret_text
 T = TypeVar("T")
 
 PAGE_MAX: Final = 200
+REQUEST_ID_MAX: Final = 128
 # That there is no order is told after this time: to find that there is one, of another account, takes a little longer.
 NOT_FOUND_S: Final = 0.01
 SECURE: Final = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
@@ -106,6 +108,8 @@ class HttpApi:
         self._settings = settings
         self.fast_lane_max_bytes = min(settings.body_max_bytes, HIGH_WATER_LIMIT) if settings.fast_lane else 0
         self._started = time.monotonic()
+        self._log = structlog.get_logger()
+        self._tells = self._log.is_enabled_for(logging.INFO)
 
     def routes(self) -> list[BaseRoute]:
         return [
@@ -169,15 +173,17 @@ class HttpApi:
             order, created = await self._submit(scope, receive, caller)
             body = wire.encode(self._accepted(scope, order, created))
         except FillwrightError as error:
-            return _as_answer(_problem(error))
+            self._tell("order.refused", scope, code=error.code, reason=str(error))
+            return _as_answer(_problem(error), _request_id(scope))
         except Exception as error:
-            return _as_answer(_fault(error))
+            return _as_answer(_fault(error), _request_id(scope))
         headers = [
             (b"location", b"/api/orders/" + order.id.encode()),
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             *SECURE,
             *self._access.limits(caller),
+            *_request_id(scope),
         ]
         return 201 if created else 200, headers, body
 
@@ -424,7 +430,7 @@ class HttpApi:
                 await asyncio.sleep(until_s - loop.time())
                 raise
             if isinstance(response, Response):
-                response.raw_headers += self._access.limits(caller)
+                response.raw_headers += self._access.limits(caller) + _request_id(connection.scope)
             return response
 
         return checked
@@ -434,9 +440,18 @@ class HttpApi:
         keys = [value.decode("latin-1") for name, value in scope["headers"] if name == b"idempotency-key"]
         if len(keys) > 1:
             raise InvalidRequest("there is more than one Idempotency-Key header")
-        return await self._intake.submit(
+        order, created = await self._intake.submit(
             wire.order_request(body, keys[0] if keys else None), caller.account, caller.key_id
         )
+        self._tell("order.accepted", scope, order=order.id, by=caller.name, new=created)
+        return order, created
+
+    def _tell(self, event: str, scope: Scope, **what: object) -> None:
+        """Log what became of a request, with the id that its sender gave it, if any."""
+        if self._tells:
+            for _, value in _request_id(scope):
+                what["request"] = value.decode()
+            self._log.info(event, **what)
 
     async def _json_body(self, content_type: bytes, receive: Receive) -> bytes:
         if content_type.partition(b";")[0].strip().lower() != b"application/json":
@@ -523,6 +538,14 @@ def _header(scope: Scope, name: bytes) -> bytes:
     return found
 
 
+def _request_id(scope: Scope) -> list[tuple[bytes, bytes]]:
+    """Return the id that the sender gave the request, as a header of the answer; nothing if there is none."""
+    value = _header(scope, b"x-request-id")
+    if not value or len(value) > REQUEST_ID_MAX or not value.isascii() or not value.decode().isprintable():
+        return []
+    return [(b"x-request-id", value)]
+
+
 def _forwarded(scope: Scope, name: bytes) -> str:
     return _header(scope, name).decode("latin-1").partition(",")[0].strip()
 
@@ -570,8 +593,8 @@ def _fault(error: Exception) -> Response:
     return _problem(InternalError("the engine has a fault; its log says more"))
 
 
-def _as_answer(response: Response) -> Answer:
-    return response.status_code, response.raw_headers, bytes(response.body)
+def _as_answer(response: Response, headers: list[tuple[bytes, bytes]]) -> Answer:
+    return response.status_code, response.raw_headers + headers, bytes(response.body)
 
 
 def _order_id(text: str) -> OrderId:
