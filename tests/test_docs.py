@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from docs import generate
@@ -16,7 +17,11 @@ from packaging.utils import canonicalize_name
 import fillwright
 from fillwright.__main__ import COMMANDS
 from fillwright.api.openapi import operations
+from fillwright.core.errors import Unroutable
+from fillwright.core.routing import QuoteRequest, best_route
+from fillwright.execution.quoting import ask_all
 from fillwright.settings import Settings, read_settings
+from tests.builders import SOL, USDC
 
 ROOT: Final = generate.ROOT
 DOCUMENTS: Final = [
@@ -79,6 +84,17 @@ def test_the_readme_names_every_endpoint_and_command() -> None:
     paths = {path.replace("{orderId}", "{id}") for path, _ in operations()}
     assert [path for path in paths if f"`{path}`" not in readme] == []
     assert [command for command in COMMANDS if f"`fillwright {command}" not in readme] == []
+
+
+async def test_the_venue_of_the_page_on_venues_gets_the_orders_that_it_pays_most_for() -> None:
+    page: dict[str, Any] = {}
+    exec(compile(read("docs/add-a-venue.md").partition("```python")[2].partition("```")[0], "page", "exec"), page)
+    venue = page["FixedVenue"]("fixed")
+    asked = QuoteRequest(SOL, USDC, 2_000_000_000, asked_at_ms=0)
+    route = best_route(asked, await ask_all([venue], asked, 1_000))
+    assert (route.quote.venue, route.quote.out_amount) == ("fixed", 299_700_000)
+    with pytest.raises(Unroutable):
+        best_route(asked, await ask_all([venue], replace(asked, token_in=USDC, token_out=SOL), 1_000))
 
 
 def test_the_changelog_tells_of_this_version() -> None:
