@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
-from fillwright.api import openapi, wire
+from fillwright.api import openapi, reference, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
@@ -387,7 +387,7 @@ class HttpApi:
 
     async def docs(self, _: Request) -> Response:
         policy = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
-        return Response(openapi.page(), headers=policy, media_type="text/html")
+        return Response(reference.page(), headers=policy, media_type="text/html")
 
     async def index(self, _: Request) -> Response:
         return reply(

@@ -1,13 +1,10 @@
-"""The OpenAPI document and the page that shows it, made from tables of endpoints and shapes and from the error tree."""
+"""The OpenAPI document, made from tables of endpoints and shapes and from the error tree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cache
-from html import escape
 from typing import Any, Final
-
-import msgspec
 
 from fillwright import __version__
 from fillwright.api import wire
@@ -295,27 +292,6 @@ def document() -> Json:
             },
         },
     }
-
-
-def page() -> str:
-    """Return the document as a plain page that needs nothing from elsewhere."""
-    rows = "".join(
-        f"<tr><td><code>{method}</code></td><td><code>{escape(path)}</code></td><td>{escape(summary)}</td></tr>"
-        for path, method, summary, *_ in _OPERATIONS
-    )
-    errors = "".join(
-        f'<tr id="{code}"><td><code>{code}</code></td><td>{status or ""}</td><td>{escape(title)}</td></tr>'
-        for code, status, _, title in error_catalogue()
-    )
-    example = escape(msgspec.json.format(wire.encode(_ORDER_EXAMPLE)).decode())
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Fillwright API</title>'
-        '<meta name="viewport" content="width=device-width"><style>body{font:16px/1.5 system-ui;max-width:60rem;'
-        "margin:2rem auto;padding:0 1rem;color-scheme:light dark}td{padding:.2rem .8rem .2rem 0;vertical-align:top}"
-        f"</style><h1>Fillwright {__version__}</h1><p>The same as a machine reads it: "
-        f'<a href="/openapi.json">/openapi.json</a></p><h2>Endpoints</h2><table>{rows}</table>'
-        f"<h2>An order</h2><pre>{example}</pre><h2>Error codes</h2><table>{errors}</table></html>"
-    )
 
 
 def _answer(meaning: str, *shapes: str) -> Json:
