@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed docs lock clean
+.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed docs site lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +61,9 @@ bench-observed: $(READY) ## Measure what metrics and logs cost
 
 docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
 	$(BIN)/python docs/generate.py
+
+site: $(READY) ## Build the documentation as a site, into build/site
+	$(BIN)/python docs/site.py
 
 # Keeps the versions that are pinned already and still fit; `make lock UPGRADE=1` takes the newest of all.
 lock: COMPILE = $(or $(UV),$(BIN)/uv) pip compile --quiet --no-config --universal --python-version 3.11 \

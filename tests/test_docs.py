@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import pytest
 from docs import generate
@@ -95,6 +98,20 @@ async def test_the_venue_of_the_page_on_venues_gets_the_orders_that_it_pays_most
     assert (route.quote.venue, route.quote.out_amount) == ("fixed", 299_700_000)
     with pytest.raises(Unroutable):
         best_route(asked, await ask_all([venue], replace(asked, token_in=USDC, token_out=SOL), 1_000))
+
+
+def test_the_site_has_every_page_and_no_link_that_leads_nowhere() -> None:
+    subprocess.run([sys.executable, ROOT / "docs/site.py"], check=True, capture_output=True)
+    site = ROOT / "build/site"
+    pages = {path.stem for path in ROOT.glob("docs/*.md")} | {path.stem for path in ROOT.glob("docs/decisions/*.md")}
+    assert pages <= {path.parent.name for path in site.rglob("index.html")}
+    for page in site.rglob("index.html"):
+        links = re.findall(r'(?:href|src)="?([^" >]+)', page.read_text("utf-8"))
+        inside = [
+            unquote(link.partition("#")[0]) for link in links if not link.startswith(("http", "#", "data:", "mailto:"))
+        ]
+        missing = [link for link in inside if not link.startswith("/") and not (page.parent / link).exists()]
+        assert missing == [], page
 
 
 def test_the_changelog_tells_of_this_version() -> None:
