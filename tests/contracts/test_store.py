@@ -353,6 +353,7 @@ async def test_the_audit_log_takes_what_follows_on_it_and_nothing_else(bench: Be
         assert await store.add_audit(second)
         assert await store.audit_log() == [first, second]
         assert await store.audit_log(after=1) == [second]
+        assert (await store.audit_log(limit=1), await store.audit_log(after=1, limit=5)) == ([first], [second])
 
 
 async def test_of_many_who_write_into_the_audit_log_at_once_each_finds_a_place(bench: Bench) -> None:

@@ -20,10 +20,10 @@ class WatchedStore(SqliteStore):
         self.seen: list[bool] = []
         self._gate = gate
 
-    async def audit_log(self, after: int = 0) -> list[Any]:
+    async def audit_log(self, after: int = 0, limit: int | None = None) -> list[Any]:
         if hasattr(self, "_gate"):
             self.seen.append(self._gate.known.demands_keys)
-        return await super().audit_log(after)
+        return await super().audit_log(after, limit)
 
 
 def a_store(path: Path, clock: Clock) -> WatchedStore:

@@ -348,8 +348,8 @@ class HttpApi:
 
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)
-        entries = await self._store.audit_log(after)
-        return reply({"entries": [wire.audit_view(entry, self._tokens) for entry in entries[:PAGE_MAX]]})
+        entries = await self._store.audit_log(after, PAGE_MAX)
+        return reply({"entries": [wire.audit_view(entry, self._tokens) for entry in entries]})
 
     async def stats(self, request: Request) -> Response:
         if request.method == "DELETE":

@@ -329,8 +329,8 @@ class MemoryStore:
         modes = (each.action.mode for each in reversed(self._audit) if isinstance(each.action, ModeSet))
         return next(modes, Mode.ACTIVE)
 
-    async def audit_log(self, after: int = 0) -> list[Entry]:
-        return self._audit[after:]
+    async def audit_log(self, after: int = 0, limit: int | None = None) -> list[Entry]:
+        return self._audit[after:][:limit]
 
     async def check(self) -> None:
         return

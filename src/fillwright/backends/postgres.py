@@ -313,12 +313,12 @@ class PostgresStore:
 
         return await self._read(write)
 
-    async def audit_log(self, after: int = 0) -> list[Entry]:
+    async def audit_log(self, after: int = 0, limit: int | None = None) -> list[Entry]:
         async with self._reading_audit:
             try:
                 async with asyncio.timeout(AUDIT_S):
                     connection = await self._audit.get()
-                    rows = await connection.fetch(sql.AUDIT_LOG, after)
+                    rows = await connection.fetch(sql.AUDIT_LOG, after, limit)
                 return [codec.audit_entry(tuple(row)) for row in rows]
             except ValueError as error:
                 raise StoreUnavailable(f"the audit log cannot be read: {error}") from error

@@ -293,6 +293,6 @@ WHERE $1 = 1 OR EXISTS (SELECT FROM audit WHERE seq = $1 - 1) ON CONFLICT DO NOT
 """
 MODE: Final = "SELECT current_mode()"
 AUDIT_HASH: Final = "SELECT hash FROM audit WHERE seq = $1"
-AUDIT_LOG: Final = "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > $1 ORDER BY seq"
+AUDIT_LOG: Final = "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2"
 
 IDS_AFTER: Final = "SELECT id FROM orders WHERE id > $1 ORDER BY id LIMIT $2"

@@ -210,8 +210,8 @@ class SqliteStore:
     async def add_audit(self, entry: Entry) -> bool:
         return await self._group.run(lambda session: session.add_audit(codec.audit_row(entry)))
 
-    async def audit_log(self, after: int = 0) -> list[Entry]:
-        return await self._read(lambda session: [codec.audit_entry(row) for row in session.audit_rows(after)])
+    async def audit_log(self, after: int = 0, limit: int | None = None) -> list[Entry]:
+        return await self._read(lambda session: [codec.audit_entry(row) for row in session.audit_rows(after, limit)])
 
     async def check(self) -> None:
         await self._read(lambda session: session.connection.execute("SELECT 1 FROM tally LIMIT 1").fetchone())

@@ -556,9 +556,10 @@ class Session:
         self.connection.execute("INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)", row)
         return True
 
-    def audit_rows(self, after: int) -> list[codec.AuditRow]:
+    def audit_rows(self, after: int, limit: int | None) -> list[codec.AuditRow]:
         return self.connection.execute(
-            "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > ? ORDER BY seq", (after,)
+            "SELECT seq, at_ms, actor, type, data, hash FROM audit WHERE seq > ? ORDER BY seq LIMIT coalesce(?, -1)",
+            (after, limit),
         ).fetchall()
 
     def _rows(self, ids: Sequence[OrderId], after: int = 0) -> list[codec.Row]:

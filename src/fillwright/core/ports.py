@@ -280,8 +280,8 @@ class Store(Protocol):
     async def add_audit(self, entry: Entry) -> bool:
         """Append an entry to the audit log. Return False if another one has its place: read on, and try again."""
 
-    async def audit_log(self, after: int = 0) -> list[Entry]:
-        """Return the entries of the audit log with a `seq` above `after`, in order."""
+    async def audit_log(self, after: int = 0, limit: int | None = None) -> list[Entry]:
+        """Return the entries of the audit log with a `seq` above `after`, in order; not more than `limit`, if given."""
 
     async def check(self) -> None:
         """Return if the store can answer and its last write worked; raise StoreUnavailable if not."""
