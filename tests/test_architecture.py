@@ -23,8 +23,9 @@ MAY_IMPORT: Final = {
     "clock": {"core"},
     "settings": {"core"},
     "telemetry": {"core"},
+    "client": {"client"},
     "app": {"core", "api", "execution", "venues", "chain", "backends", "clock", "settings", "telemetry"},
-    "cli": {"core", "execution", "backends", "clock", "settings", "telemetry", "app", "cli"},
+    "cli": {"core", "execution", "backends", "clock", "settings", "telemetry", "app", "cli", "client"},
     "__main__": {"cli", "app", "settings", "telemetry", "core"},
     "__init__": set[str](),
 }
