@@ -21,7 +21,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
-from fillwright.api import openapi, wire
+from fillwright.api import asyncapi, openapi, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
@@ -129,6 +129,7 @@ class HttpApi:
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
             Route("/openapi.json", self.openapi),
+            Route("/asyncapi.json", self.asyncapi),
             Route("/docs", self.docs),
             Route("/", self.index),
         ]
@@ -362,6 +363,9 @@ class HttpApi:
 
     async def openapi(self, _: Request) -> Response:
         return reply(openapi.document())
+
+    async def asyncapi(self, _: Request) -> Response:
+        return reply(asyncapi.document())
 
     async def docs(self, _: Request) -> Response:
         policy = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}

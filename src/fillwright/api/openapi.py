@@ -213,6 +213,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
     ("/health/ready", "GET", "Whether the engine can take orders.", [], "",
      {200: ("it can", "Health"), 503: ("it cannot", "Health")}, ()),
     ("/openapi.json", "GET", "This document.", [], "", {200: ("OpenAPI 3.1", "Document")}, ()),
+    ("/asyncapi.json", "GET", "The messages of the streams.", [], "", {200: ("AsyncAPI 3.0", "Document")}, ()),
     ("/docs", "GET", "This document, for people.", [], "", {200: ("a page", "page")}, ()),
     ("/", "GET", "Name, version and endpoints.", [], "", {200: ("the index", "Index")}, ()),
 )  # fmt: skip
@@ -312,7 +313,8 @@ def page() -> str:
         '<meta name="viewport" content="width=device-width"><style>body{font:16px/1.5 system-ui;max-width:60rem;'
         "margin:2rem auto;padding:0 1rem;color-scheme:light dark}td{padding:.2rem .8rem .2rem 0;vertical-align:top}"
         f"</style><h1>Fillwright {__version__}</h1><p>The same as a machine reads it: "
-        f'<a href="/openapi.json">/openapi.json</a></p><h2>Endpoints</h2><table>{rows}</table>'
+        f'<a href="/openapi.json">/openapi.json</a>, and the streams: <a href="/asyncapi.json">/asyncapi.json</a></p>'
+        f"<h2>Endpoints</h2><table>{rows}</table>"
         f"<h2>An order</h2><pre>{example}</pre><h2>Error codes</h2><table>{errors}</table></html>"
     )
 
