@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
 from typing import Final
@@ -38,7 +38,7 @@ class ClientSettings:
     """`timeout_s` bounds a request with all its repetitions; `patience_s` is how long a followed engine may be away."""
 
     url: str
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     timeout_s: float
     patience_s: float
 

@@ -18,7 +18,7 @@ from typing import Final
 
 import aiohttp
 
-from fillwright.client.connection import CONNECT_S, GATEWAY, LOST, Connection, order_path, pause_s
+from fillwright.client.connection import ANSWER_S, CONNECT_S, GATEWAY, LOST, Connection, order_path, pause_s
 from fillwright.client.errors import ClientError, Unreachable
 from fillwright.client.model import Status, Update
 
@@ -195,11 +195,13 @@ async def _open_orders(connection: Connection) -> set[str]:
 
 @contextlib.asynccontextmanager
 async def _stream(connection: Connection) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    opening = connection.session.ws_connect(f"{connection.url}/api/stream", heartbeat=HEARTBEAT_S)
     try:
-        async with connection.session.ws_connect(f"{connection.url}/api/stream", heartbeat=HEARTBEAT_S) as socket:
-            yield socket
+        socket = await asyncio.wait_for(opening, ANSWER_S)
     except aiohttp.WSServerHandshakeError as error:
         # The answer to a handshake does not say why; this one may.
         await connection.ask("GET", "/api/orders", {"limit": "1"})
         why = f"the engine at {connection.url} refuses the stream with HTTP {error.status}"
         raise Unreachable(why, is_passing=error.status in (429, *GATEWAY)) from error
+    async with socket:
+        yield socket
