@@ -29,6 +29,10 @@ class Relay:
         """Keep the lines, and pass nothing on any more."""
         self._moving.clear()
 
+    def aim(self, url: str) -> None:
+        """Lead new lines to another server."""
+        self._target = urlsplit(url)
+
     def refuse(self, *, refusing: bool = True) -> None:
         """Cut every line, and take no new one for the time being."""
         self._refuses = refusing

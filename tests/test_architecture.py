@@ -25,6 +25,7 @@ MAY_IMPORT: Final = {
     "telemetry": {"core"},
     "metrics": {"core"},
     "tracing": {"core"},
+    "client": {"client"},
     "app": {
         "core",
         "api",
@@ -38,7 +39,7 @@ MAY_IMPORT: Final = {
         "metrics",
         "tracing",
     },
-    "cli": {"core", "execution", "backends", "clock", "settings", "telemetry", "app", "cli"},
+    "cli": {"core", "execution", "backends", "clock", "settings", "telemetry", "app", "cli", "client"},
     "__main__": {"cli", "app", "settings", "telemetry", "core"},
     "__init__": set[str](),
 }

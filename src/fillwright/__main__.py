@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from fillwright import __version__
 from fillwright.cli.exits import EXIT_CODES, INTERRUPTED
@@ -20,6 +21,7 @@ COMMANDS: Final = {
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",
     "stats": "Count what waits, runs and is done.",
+    "top": "Show what the engine does, live.",
     "halt": "Stop taking and signing orders, at once and everywhere.",
     "resume": "Go on after a halt.",
     "limits": "Show and set how far orders may go.",
@@ -28,6 +30,7 @@ COMMANDS: Final = {
     "audit": "Show or verify who did what.",
     "reconcile": "Compare every order with the chain's own record.",
     "bullmq": "Take orders from a BullMQ queue.",
+    "completion": "Print what makes a shell complete these commands.",
 }
 
 
@@ -43,6 +46,11 @@ class Commands(click.Group):
         command = import_module(f"fillwright.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing them all: the user waits for this between two keys."""
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return names or click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

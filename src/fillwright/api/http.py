@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
-from fillwright.api import openapi, reference, wire
+from fillwright.api import asyncapi, openapi, reference, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
@@ -141,6 +141,7 @@ class HttpApi:
             Route("/health/live", self.live),
             Route("/health/ready", self.ready),
             Route("/openapi.json", self.openapi),
+            Route("/asyncapi.json", self.asyncapi),
             Route("/docs", self.docs),
             Route("/", self.index),
         ]
@@ -384,6 +385,9 @@ class HttpApi:
 
     async def openapi(self, _: Request) -> Response:
         return reply(openapi.document())
+
+    async def asyncapi(self, _: Request) -> Response:
+        return reply(asyncapi.document())
 
     async def docs(self, _: Request) -> Response:
         policy = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}

@@ -211,6 +211,7 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
     ("/health/ready", "GET", "Whether the engine can take orders.", [], "",
      {200: ("it can", "Health"), 503: ("it cannot", "Health")}, ()),
     ("/openapi.json", "GET", "This document.", [], "", {200: ("OpenAPI 3.1", "Document")}, ()),
+    ("/asyncapi.json", "GET", "The messages of the streams.", [], "", {200: ("AsyncAPI 3.0", "Document")}, ()),
     ("/docs", "GET", "This document, for people.", [], "", {200: ("a page", "page")}, ()),
     ("/", "GET", "Name, version and endpoints.", [], "", {200: ("the index", "Index")}, ()),
 )  # fmt: skip

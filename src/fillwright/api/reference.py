@@ -53,7 +53,8 @@ def page() -> str:
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Fillwright API</title>'
         f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
         f"<h1>Fillwright {__version__}</h1>"
-        '<p>The same as a machine reads it: <a href="/openapi.json">/openapi.json</a>. Every refusal is'
+        '<p>The same as a machine reads it: <a href="/openapi.json">/openapi.json</a>, and the streams:'
+        ' <a href="/asyncapi.json">/asyncapi.json</a>. Every refusal is'
         ' <code>application/problem+json</code> with a <code>code</code> from the <a href="#errors">list below</a>.</p>'
         f"<h2>Endpoints</h2>{endpoints}<h2>Shapes</h2>{shapes}"
         '<h2 id="errors">Error codes</h2><table><tr><th>code</th><th>status</th><th>meaning</th></tr>'

@@ -1,4 +1,4 @@
-"""What the commands that ask a running engine have in common: `--url` and `--json`."""
+"""What the commands that ask a running engine have in common: `--url`, `--json` and the key."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def engine_command(ask: Callable[..., Awaitable[None]]) -> click.Command:
     @functools.wraps(ask)
     def command(url: str, as_json: bool, **options: Any) -> None:
         async def run() -> None:
-            async with connect(url, _key()) as engine:
+            async with connect(url, key()) as engine:
                 await ask(engine, as_json, **options)
 
         try:
@@ -38,18 +38,22 @@ def engine_command(ask: Callable[..., Awaitable[None]]) -> click.Command:
     made = click.command(name=ask.__name__, epilog=EXIT_CODES)(command)
     made.params += [
         click.Option(["--json", "as_json"], is_flag=True, help="Print the engine's own JSON, for programs."),
-        click.Option(
-            ["--url"],
-            metavar="URL",
-            default=_url_default,
-            callback=_check_url,
-            help="The engine; http://localhost:$PORT, or port 3000, if not given.",
-        ),
+        url_option(),
     ]
     return made
 
 
-def _key() -> str:
+def url_option() -> click.Option:
+    return click.Option(
+        ["--url"],
+        metavar="URL",
+        default=_url_default,
+        callback=_check_url,
+        help="The engine; http://localhost:$PORT, or port 3000, if not given.",
+    )
+
+
+def key() -> str:
     """Return the key that is set, if one is. Not an option: what is typed is seen by others and kept in histories."""
     return os.environ.get(KEY) or dotenv_values(".env").get(KEY) or ""
 
