@@ -83,7 +83,7 @@ class Metrics:
         self._quote_to_fill = Distribution(BPS_BOUNDS)
         self._commits = Distribution(SIZES)
         self._lag = Distribution(LAG_S)
-        self._since: dict[OrderId, Millis] = {}  # when an order in hand came into its status
+        self._in_phase: dict[OrderId, tuple[str, Millis]] = {}  # the orders in hand: their phase, and since when
         self._watched: list[tuple[str, str, str, Callable[[], float]]] = []
 
     def watch(self, name: str, meaning: str, read: Callable[[], float], *, counts: bool = False) -> None:
@@ -101,10 +101,10 @@ class Metrics:
                 case RoutingStarted(attempt):
                     if attempt == 1:
                         self._phases["pending"].add((at_ms - order.created_at_ms) / 1000)
-                    if len(self._since) < IN_HAND_MAX:
-                        self._since[order.id] = at_ms
+                    if len(self._in_phase) < IN_HAND_MAX:
+                        self._in_phase[order.id] = "routing", at_ms
                 case RouteSelected(route):
-                    asked_at_ms = self._passed(order.id, "routing", at_ms)
+                    asked_at_ms = self._passed(order.id, at_ms, "building")
                     self._routes[route.quote.venue] += 1
                     self._answers[route.quote.venue, "selected"] += 1
                     for passed in route.passed_over:
@@ -115,22 +115,21 @@ class Metrics:
                                 took_ms = max(0, quote.quoted_at_ms - asked_at_ms)
                                 self._quotes_of(quote.venue).add(took_ms / 1000)
                 case TransactionSigned():
-                    self._passed(order.id, "building", at_ms)
+                    self._passed(order.id, at_ms, "submitted")
                 case Confirmed(fill):
-                    self._passed(order.id, "submitted", at_ms)
-                    self._since.pop(order.id, None)
+                    self._passed(order.id, at_ms)
                     self._phases["whole"].add((at_ms - order.created_at_ms) / 1000)
                     if order.route is not None:
                         self._quote_to_fill.add(difference_bps(fill.out_amount, order.route.quote.out_amount))
                 case AttemptFailed(_, failure):
-                    self._since.pop(order.id, None)
+                    self._passed(order.id, at_ms)
                     self._attempts_failed[failure.code] += 1
                 case Failed(_, failure):
-                    self._since.pop(order.id, None)
+                    self._passed(order.id, at_ms)
                     self._attempts_failed[failure.code] += 1
                     self._orders_failed[failure.code] += 1
                 case Cancelled() | Expired():
-                    self._since.pop(order.id, None)
+                    self._passed(order.id, at_ms)
                 case _:
                     pass
 
@@ -173,12 +172,14 @@ class Metrics:
         registry.register(Once())
         return generate_latest(registry), CONTENT_TYPE_LATEST
 
-    def _passed(self, order_id: OrderId, phase: str, at_ms: Millis) -> Millis | None:
-        """Note that an order has left a phase; return when it came into it, None if that was elsewhere."""
-        since_ms = self._since.get(order_id)
-        if since_ms is not None:
-            self._phases[phase].add((at_ms - since_ms) / 1000)
-            self._since[order_id] = at_ms
+    def _passed(self, order_id: OrderId, at_ms: Millis, into: str = "") -> Millis | None:
+        """Note that an order has left its phase; return when it came into that, None if that was elsewhere."""
+        phase, since_ms = self._in_phase.pop(order_id, ("", None))
+        if since_ms is None:
+            return None
+        self._phases[phase].add((at_ms - since_ms) / 1000)
+        if into:
+            self._in_phase[order_id] = into, at_ms
         return since_ms
 
     def _quotes_of(self, venue: str) -> Distribution:

@@ -69,6 +69,7 @@ async def test_failures_are_counted_by_why() -> None:
         found = await scrape(world)
         assert found["fillwright_attempts_failed_total", "transaction_reverted"] == 2
         assert found["fillwright_orders_failed_total", "transaction_reverted"] == 1
+        assert [found["fillwright_phase_seconds_count", phase] for phase in ("pending", "submitted")] == [1, 2]
 
 
 async def test_an_order_that_waits_is_seen_to_wait() -> None:
