@@ -51,7 +51,11 @@ class Relay:
             writer.transport.abort()
             return
         assert self._target.hostname is not None
-        far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        except ConnectionError:
+            writer.transport.abort()
+            return
         self._lines |= {writer, far_writer}
         cutting = asyncio.Event()
 

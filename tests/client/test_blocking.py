@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -9,7 +12,7 @@ from decimal import Decimal
 import pytest
 
 from fillwright.client import Fillwright, Refused, Status, Update
-from tests.cli.terminal import Terminal
+from tests.cli.terminal import Running, Terminal
 
 LIFE = ["pending", "routing", "building", "submitted", "confirmed"]
 
@@ -78,3 +81,35 @@ def test_closing_is_final_and_may_be_repeated(url: str) -> None:
     assert not following.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
         client.stats()
+
+
+def test_ctrl_c_ends_what_is_waited_for_and_nothing_else(url: str) -> None:
+    script = f"""
+from fillwright.client import Fillwright
+with Fillwright("{url}") as client:
+    order_id = client.submit("SOL", "USDC", "1").order_id
+    try:
+        for update in client.follow_all():
+            print("told", flush=True)
+    except KeyboardInterrupt:
+        print(client.wait(order_id).status, flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    running = Running(process)
+    try:
+        with Fillwright(url) as client:
+            while not client.stats().streams:
+                pass
+            client.submit("SOL", "USDC", "1")
+        running.out.until("told")
+        ended = running.end(signal.SIGINT)
+    finally:
+        running.clean_up()
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith("confirmed\n")

@@ -65,7 +65,8 @@ async def test_an_order_is_submitted_followed_and_shown_with_exact_amounts() -> 
     assert updates[-1].fill == order.fill
     assert order.fill.in_amount == Decimal(EXACT)
     assert order.executed_price == updates[-1].data["executedPrice"]
-    assert isinstance(order.executed_price, Decimal)
+    assert isinstance(updates[-1].data["executedPrice"], Decimal)
+    assert str(order.executed_price) == str(updates[-1].data["executedPrice"])
     assert [quote.is_selected for quote in order.quotes] == [True, False]
     assert (order.status, order.is_over, order.attempts[0].venue) == (Status.CONFIRMED, True, order.venue)
 

@@ -69,7 +69,7 @@ async def follow_order(connection: Connection, order_id: str, after: int) -> Asy
                     raise connection.refusal(answer.status, await answer.text(errors="replace"), answer.headers)
                 async for line in answer.content:
                     patience.heard()
-                    if not line.startswith(b"data: "):
+                    if not (line.startswith(b"data: ") and line.endswith(b"\n")):  # the last one may be half a line
                         continue
                     update = Update.read(json.loads(line.removeprefix(b"data: "), parse_float=Decimal))
                     if update.seq <= after:
@@ -185,12 +185,9 @@ class Told:
 
 
 async def _open_orders(connection: Connection) -> set[str]:
-    return {
-        order.order_id
-        for status in Status
-        if not status.is_over
-        async for order in connection.orders({"status": status})
-    }
+    # Orders go on while they are looked for; `pending` twice, since a failed attempt leads back to it.
+    statuses = [*(status for status in Status if not status.is_over), Status.PENDING]
+    return {order.order_id for status in statuses async for order in connection.orders({"status": status})}
 
 
 @contextlib.asynccontextmanager
