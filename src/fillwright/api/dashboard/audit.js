@@ -1,7 +1,7 @@
 // Who did what, newest first.
 
 import { every, get } from "./api.js";
-import { count, h, keyed, problemBox, table, time } from "./dom.js";
+import { count, h, keyed, problemBox, table, when, words } from "./dom.js";
 
 const REFRESH_MS = 10_000;
 const PAGE = 50;
@@ -18,7 +18,7 @@ export async function showAudit({ main, signal }) {
   main.append(
     h("p", { class: "hint" }, "Each entry carries the hash of the one before it; ", h("code", null, "fillwright audit verify"), " checks the whole log."),
     said,
-    table("Audit log, newest first", [["No.", "end"], "When", "Who", "What", "Details", ["Hash", "wide"]], rows),
+    table("Audit log, newest first", [["No.", "end"], "When", "Who", "What", ["Hash", "wide"]], rows),
     h("nav", { class: "row pages", "aria-label": "Pages of the audit log" }, newer, older, where),
   );
 
@@ -47,15 +47,14 @@ export async function showAudit({ main, signal }) {
 }
 
 function makeRow(entry) {
-  const details = Object.entries(entry.data).map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
+  const details = Object.entries(entry.data).filter(([, value]) => value !== "").map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
   return h(
     "tr",
     null,
     h("td", { class: "end" }, String(entry.seq)),
-    h("td", { class: "nowrap" }, time(entry.timestamp)),
+    h("td", { class: "loose" }, when(entry.timestamp)),
     h("td", null, entry.actor),
-    h("td", null, entry.action.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase()),
-    h("td", { class: "break" }, details.join(", ") || "none"),
+    h("td", { class: "break" }, words(entry.action), h("div", { class: "hint" }, details.join(", "))),
     h("td", { class: "wide" }, h("code", { title: entry.hash }, entry.hash.slice(0, 12))),
   );
 }

@@ -6,6 +6,8 @@ const HEIGHT = 150;
 const LEFT = 34;
 const BOTTOM = 20;
 const TOP = 8;
+const COLUMN_MAX = 44;
+const LABEL = 46;
 
 /** Columns, each of stacked parts: `columns` are {label, title, parts: [[class, value]]}. */
 export function columns(parent, told, list, { labels = 5 } = {}) {
@@ -25,14 +27,14 @@ export function columns(parent, told, list, { labels = 5 } = {}) {
   list.forEach(({ label, title, parts }, at) => {
     let sum = 0;
     const x = LEFT + at * step;
-    const gap = Math.min(2, step / 5);
+    const thick = Math.min(COLUMN_MAX, Math.max(1, step - Math.min(2, step / 5)));
     const group = svg("g", null, svg("title", null, title), svg("rect", { x, y: TOP, width: step, height: HEIGHT - TOP - BOTTOM, class: "hit" }));
     for (const [kind, value] of parts) {
       if (value === 0) continue;
-      group.append(svg("rect", { x: x + gap / 2, width: Math.max(1, step - gap), y: y(sum + value), height: y(sum) - y(sum + value), class: `fill ${kind}` }));
+      group.append(svg("rect", { x: x + (step - thick) / 2, width: thick, y: y(sum + value), height: y(sum) - y(sum + value), class: `fill ${kind}` }));
       sum += value;
     }
-    if (at % every === 0) group.append(svg("text", { x: x + step / 2, y: HEIGHT - 5, class: "axis", "text-anchor": at === 0 ? "start" : "middle" }, label));
+    if (at % every === 0) group.append(svg("text", { x: Math.max(LEFT + LABEL / 2, x + step / 2), y: HEIGHT - 5, class: "axis", "text-anchor": "middle" }, label));
     chart.append(group);
   });
   parent.replaceChildren(chart);

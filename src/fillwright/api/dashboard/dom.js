@@ -100,11 +100,20 @@ export function bps(number) {
 }
 
 export function shortId(id) {
-  return `ord_\u2026${id.slice(-8)}`;
+  return `\u2026${id.slice(-8)}`;
+}
+
+export function usd(text) {
+  return Number(text).toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 });
 }
 
 export function shortHash(hash) {
   return hash.length > 20 ? `${hash.slice(0, 8)}\u2026${hash.slice(-8)}` : hash;
+}
+
+/** Write an event's name as people would. */
+export function words(name) {
+  return name.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase().replace(/^./, (first) => first.toUpperCase());
 }
 
 export function pair(order) {

@@ -1,7 +1,7 @@
 // One order: what happened and when, why this venue, what each attempt did.
 
 import { ask, atMostEvery, follow, get } from "./api.js";
-import { badge, bps, duration, facts, h, known, millis, pair, percent, price, problemBox, shortHash, table, time } from "./dom.js";
+import { badge, bps, duration, facts, h, known, millis, pair, percent, price, problemBox, shortHash, table, time, words } from "./dom.js";
 import { OPEN } from "./orders.js";
 
 const CANCELLABLE = new Set(["pending", "routing", "building"]);
@@ -33,7 +33,7 @@ export async function showOrder({ main, heading, signal, argument: id }) {
     heading.textContent = pair(order);
     document.title = `${pair(order)} \u2013 Fillwright`;
     const held = document.activeElement?.id;
-    body.replaceChildren(...sections(order, log.events, why, cancel));
+    body.replaceChildren(...sections(order, log.events, why, cancel).filter((section) => section !== null));
     const raw = body.querySelector("details");
     raw.open = isRawOpen;
     raw.addEventListener("toggle", () => { isRawOpen = raw.open; });
@@ -137,10 +137,6 @@ function timeline(events) {
   );
 }
 
-function words(name) {
-  return name.replace(/(?<=[a-z])(?=[A-Z])/g, " ").toLowerCase().replace(/^./, (first) => first.toUpperCase());
-}
-
 function tell({ event, data }) {
   switch (event) {
     case "Accepted": return `${pair(data)}, slippage up to ${percent(data.slippage, 2)}`;
@@ -167,7 +163,7 @@ export function quotesTable(quotes, token) {
   const best = Number(quotes.find((quote) => quote.selected)?.outAmount);
   return table(
     "Quotes",
-    ["Venue", ["Pays after fees", "end"], ["Against the best", "end"], ["Fee", "end"], ["Price impact", "wide end"], ["Pool", "wide"], "Decision"],
+    ["Venue", ["Pays after fees", "end"], ["Against the best", "end"], ["Fee", "wide end"], ["Price impact", "wide end"], ["Pool", "wide"]],
     h(
       "tbody",
       null,
@@ -176,13 +172,12 @@ export function quotesTable(quotes, token) {
         return h(
           "tr",
           { class: quote.selected ? "chosen" : null },
-          h("th", { scope: "row" }, quote.dex),
-          h("td", { class: "end nowrap" }, known(quote.outAmount, (amount) => `${amount} ${token}`)),
+          h("th", { scope: "row" }, quote.dex, " ", quote.selected ? badge("selected") : h("div", { class: "hint" }, `${quote.code}: ${quote.reason}`)),
+          h("td", { class: "end loose" }, known(quote.outAmount, (amount) => `${amount} ${token}`)),
           h("td", { class: "end nowrap" }, quote.selected ? "best" : known(quote.outAmount === undefined ? null : behind, bps)),
-          h("td", { class: "end nowrap" }, known(quote.feeBps, (fee) => `${fee} bps`)),
+          h("td", { class: "wide end nowrap" }, known(quote.feeBps, (fee) => `${fee} bps`)),
           h("td", { class: "wide end nowrap" }, known(quote.priceImpactBps, (impact) => `${impact} bps`)),
-          h("td", { class: "wide" }, known(quote.pool, (pool) => h("code", { title: pool }, shortHash(pool)))),
-          h("td", null, quote.selected ? badge("selected") : `${quote.code}: ${quote.reason}`),
+          h("td", { class: "wide nowrap" }, known(quote.pool, (pool) => h("code", { title: pool }, shortHash(pool)))),
         );
       }),
     ),
@@ -193,7 +188,7 @@ function attempts(order) {
   if (order.attempts.length === 0) return h("p", { class: "empty" }, "None yet.");
   return table(
     "Attempts",
-    ["Attempt", "Venue", "Outcome", ["Started", "wide"], ["Took", "end"], ["Transaction", "wide"], "Error"],
+    ["No.", "Venue", "Outcome", ["Started", "wide"], ["Took", "end"], ["Transaction", "wide"]],
     h(
       "tbody",
       null,
@@ -203,11 +198,10 @@ function attempts(order) {
           null,
           h("th", { scope: "row" }, String(each.attempt)),
           h("td", null, each.selectedDex ?? "none"),
-          h("td", null, badge(each.status)),
+          h("td", null, badge(each.status), each.error ? h("div", { class: "hint" }, h("strong", null, each.error.code), ` ${each.error.message}`) : null),
           h("td", { class: "wide nowrap" }, time(each.startedAt)),
           h("td", { class: "end nowrap" }, each.endedAt ? duration(millis(each.startedAt, each.endedAt)) : "\u2026"),
-          h("td", { class: "wide" }, each.txHash ? h("code", { title: each.txHash }, shortHash(each.txHash)) : "none"),
-          h("td", null, each.error ? [h("strong", null, each.error.code), ` ${each.error.message}`] : "none"),
+          h("td", { class: "wide nowrap" }, each.txHash ? h("code", { title: each.txHash }, shortHash(each.txHash)) : "none"),
         ),
       ),
     ),

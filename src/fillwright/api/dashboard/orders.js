@@ -120,7 +120,7 @@ function makeRow(order) {
     h(
       "td",
       null,
-      h("a", { class: "mono", href: `#/orders/${order.orderId}`, title: order.orderId }, shortId(order.orderId)),
+      h("a", { class: "mono nowrap", href: `#/orders/${order.orderId}`, title: order.orderId }, shortId(order.orderId)),
       order.clientOrderId ? h("div", { class: "hint clip", title: order.clientOrderId }, order.clientOrderId) : null,
     ),
     h("td", { class: "wide nowrap" }, when(order.createdAt)),

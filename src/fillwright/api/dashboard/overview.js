@@ -120,7 +120,7 @@ function draw(orders) {
   const ended = confirmed.length + failed.length;
   const slippages = read.map((log) => log.slippage).filter((each) => each !== null).sort((a, b) => a - b);
   const retried = orders.filter((order) => order.attempt > 1).length;
-  const minutes = Math.max(1, millis(orders.at(-1).createdAt, orders[0].createdAt) / MINUTE_MS);
+  const minutes = millis(orders.at(-1).createdAt, orders[0].createdAt) / MINUTE_MS;
   const whole = read.flatMap((log) => log.spans.whole).sort((a, b) => a - b);
   return [
     h("h2", null, orders.length === 1 ? "The last order" : `The last ${count(orders.length)} orders`),
@@ -128,7 +128,7 @@ function draw(orders) {
       "div",
       { class: "tiles" },
       tile("Success rate", known(ended ? confirmed.length / ended : null, percent), `${count(confirmed.length)} confirmed, ${count(failed.length)} failed`),
-      tile("Orders per minute", known(orders.length > 1 ? orders.length / minutes : null, (rate) => rate.toFixed(1)), orders.length > 1 ? `over ${duration(minutes * MINUTE_MS)}` : "one order is no rate"),
+      tile("Orders per minute", known(minutes > 0 ? (orders.length - 1) / minutes : null, (rate) => (rate < 100 ? rate.toFixed(1) : count(Math.round(rate)))), minutes > 0 ? `from the first to the last, over ${duration(minutes * MINUTE_MS)}` : "one moment is no rate"),
       tile("Time to fill, p50", known(quantile(whole, 0.5), duration), `p95 ${whole.length ? duration(quantile(whole, 0.95)) : "unknown"}`),
       tile("Fill against quote, p50", known(quantile(slippages, 0.5), (each) => bps(Number(each.toFixed(1)))), slippages.length ? `p5 ${bps(Number(quantile(slippages, 0.05).toFixed(1)))}` : "no fills"),
       tile("Needed more attempts", percent(retried / orders.length), `${count(retried)} of ${count(orders.length)}`),
@@ -235,8 +235,32 @@ function phases(read) {
 
 function venues(confirmed) {
   const found = new Map();
-  for (const order of confirmed) found.set(order.selectedDex, (found.get(order.selectedDex) ?? 0) + 1);
+  for (const order of confirmed) {
+    const name = order.selectedDex ?? "unknown";
+    found.set(name, [...(found.get(name) ?? []), logs.get(order.orderId)]);
+  }
   if (found.size === 0) return h("p", { class: "empty" }, "No order was filled.");
   const sorted = [...found].sort(([a], [b]) => (a < b ? -1 : 1));
-  return shares(sorted.map(([name, value], at) => [name ?? "unknown", value, SHADES[at % SHADES.length]]));
+  const median = (list) => quantile(list.filter((each) => each !== undefined && each !== null).sort((a, b) => a - b), 0.5);
+  return [
+    shares(sorted.map(([name, read], at) => [name, read.length, SHADES[at % SHADES.length]])),
+    table(
+      "Venues that filled",
+      ["Venue", ["Fills", "end"], ["Fill against quote, p50", "end"], ["Whole, p50", "end"]],
+      h(
+        "tbody",
+        null,
+        sorted.map(([name, read]) =>
+          h(
+            "tr",
+            null,
+            h("th", { scope: "row" }, name),
+            h("td", { class: "end" }, count(read.length)),
+            h("td", { class: "end nowrap" }, known(median(read.map((log) => log?.slippage)), (each) => bps(Number(each.toFixed(1))))),
+            h("td", { class: "end nowrap" }, known(median(read.flatMap((log) => log?.spans.whole)), duration)),
+          ),
+        ),
+      ),
+    ),
+  ];
 }

@@ -2,7 +2,7 @@
 
 import { ask, every, get, session } from "./api.js";
 import { meter } from "./charts.js";
-import { badge, h, known, percent, problemBox, table, time } from "./dom.js";
+import { badge, h, known, percent, problemBox, table, time, usd } from "./dom.js";
 
 const REFRESH_MS = 5_000;
 const MODES = {
@@ -54,7 +54,7 @@ export async function showRisk({ main, signal }) {
       { class: "card" },
       h("h2", null, "Mode"),
       shown,
-      h("label", { for: "reason" }, "Reason", reason),
+      h("label", { for: "reason", class: "narrow" }, "Reason", reason),
       h("div", { class: "row" }, buttons),
       said,
     ),
@@ -74,7 +74,7 @@ export async function showRisk({ main, signal }) {
   every(REFRESH_MS, signal, () =>
     Promise.all([
       part(shown, "/api/mode", show),
-      part(limits, "/api/limits", (answer) => limits.replaceChildren(...answer.limits.map(limitsOf))),
+      part(limits, "/api/limits", (answer) => limits.replaceChildren(...answer.limits.sort(everybodyFirst).map(limitsOf))),
       part(webhooks, "/api/webhooks", (answer) => webhooks.replaceChildren(webhookTable(answer.webhooks))),
     ]),
   );
@@ -84,13 +84,17 @@ function unknownMode(mode) {
   return `This page does not know the mode ${mode}.`;
 }
 
+function everybodyFirst(a, b) {
+  return (b.of === "everybody") - (a.of === "everybody") || (a.of < b.of ? -1 : 1);
+}
+
 function limitsOf({ of, limits, used }) {
   const rows = [...limitRows(limits, used)];
   const today = used === null ? "What is used is not told to this key." : usedText(used);
   return h(
     "div",
-    null,
-    h("h3", null, of),
+    { class: "part" },
+    h("h3", null, of.replace(/^./, (first) => first.toUpperCase())),
     rows.length
       ? table(
           `Limits of ${of}`,
@@ -103,8 +107,8 @@ function limitsOf({ of, limits, used }) {
                 "tr",
                 null,
                 h("th", { scope: "row" }, name),
-                h("td", { class: "end" }, limit),
-                h("td", { class: "end" }, now === undefined ? "each order" : known(now)),
+                h("td", { class: "end" }, name.startsWith("USD") ? usd(limit) : limit),
+                h("td", { class: "end" }, now === undefined ? "per order" : known(now, name.startsWith("USD") ? usd : String)),
                 h("td", { class: "wide" }, now === undefined || now === null ? "" : meter(Number(now), Number(limit), `${now} of ${limit}`)),
               ),
             ),
@@ -130,7 +134,7 @@ function* limitRows(limits, used) {
 
 function usedText(used) {
   const amounts = Object.entries(used.amounts).map(([token, amount]) => `${amount} ${token}`);
-  return `Today: ${[`${used.usd} USD`, ...amounts].join(", ")}; ${used.openOrders} open ${used.openOrders === 1 ? "order" : "orders"}.`;
+  return `Today: ${[`${usd(used.usd)} USD`, ...amounts].join(", ")}; ${used.openOrders} open ${used.openOrders === 1 ? "order" : "orders"}.`;
 }
 
 function webhookTable(webhooks) {
