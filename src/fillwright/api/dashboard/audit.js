@@ -54,7 +54,7 @@ function makeRow(entry) {
     h("td", { class: "end" }, String(entry.seq)),
     h("td", { class: "loose" }, when(entry.timestamp)),
     h("td", null, entry.actor),
-    h("td", { class: "break" }, words(entry.action), h("div", { class: "hint" }, details.join(", "))),
+    h("td", { class: "break" }, h("div", null, words(entry.action)), h("div", { class: "hint" }, details.join(", "))),
     h("td", { class: "wide" }, h("code", { title: entry.hash }, entry.hash.slice(0, 12))),
   );
 }

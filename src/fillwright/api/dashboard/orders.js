@@ -14,6 +14,7 @@ export async function showOrders({ main, signal, query }) {
   const cursors = [""]; // of the pages up to this one
   let orders = [];
   let next = null;
+  let isFollowing = false;
 
   const go = (event) => {
     event?.preventDefault();
@@ -72,13 +73,15 @@ export async function showOrders({ main, signal, query }) {
       next = answer.nextCursor;
       said.replaceChildren(orders.length ? "" : nothing(criteria));
       draw();
+      if (!isFollowing) listen(); // not before: a key may be asked for
+      isFollowing = true;
     } catch (error) {
       if (!signal.aborted && error.status !== 401) said.replaceChildren(problemBox(error));
     }
   });
 
   const soon = atMostEvery(NEWS_MS, signal, refresh);
-  follow(() => "/api/stream", signal, {
+  const listen = () => follow(() => "/api/stream", signal, {
     opened: () => {
       live.textContent = "live";
       live.className = "badge live";
