@@ -276,6 +276,7 @@ def test_no_page_complains_or_is_wider_than_the_screen(
                     ("/overview", "Time in each phase"),
                     ("/orders", "live"),
                     (f"/orders/{orders[0]}", "Quotes compared"),
+                    ("/new", "Would receive"),
                     ("/risk", "SOL in a day"),
                     ("/audit", "Limits set"),
                     ("/nowhere", "Not found"),

@@ -37,6 +37,7 @@ export async function showOverview({ main, signal }) {
       const [stats, newest] = await Promise.all([get("/api/orders/stats", signal), last(signal)]);
       counts.replaceChildren(...countTiles(stats.queue, stats.websocket.connections));
       orders = newest;
+      if (figures.childElementCount === 0) paint(); // what is known at once; the logs take a moment
       await readLogs(orders, signal);
       said.replaceChildren();
     } catch (error) {
