@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from fillwright import __version__
-from fillwright.api import asyncapi, openapi, reference, wire
+from fillwright.api import asyncapi, dashboard, openapi, reference, wire
 from fillwright.api.access import CALLER, Access, Caller, caller_of
 from fillwright.api.feed import Streams
 from fillwright.api.protocol import EVENT_STREAM, EXECUTE, Answer, Head, Unparsed
@@ -143,6 +143,8 @@ class HttpApi:
             Route("/openapi.json", self.openapi),
             Route("/asyncapi.json", self.asyncapi),
             Route("/docs", self.docs),
+            Route("/dashboard", dashboard.file),
+            Route("/dashboard/{file}", dashboard.file),
             Route("/", self.index),
         ]
 
@@ -393,14 +395,19 @@ class HttpApi:
         policy = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
         return Response(reference.page(), headers=policy, media_type="text/html")
 
-    async def index(self, _: Request) -> Response:
+    async def index(self, request: Request) -> Response:
+        """Say what there is; to a browser, with the dashboard."""
+        if dashboard.prefers_page(request.headers.get("accept", "")):
+            return await dashboard.file(request)
         return reply(
             {
                 "name": "fillwright",
                 "version": __version__,
                 "endpoints": [f"{method} {path}" for path, method in openapi.operations()],
                 "docs": "/docs",
-            }
+                "dashboard": "/dashboard",
+            },
+            headers={"vary": "accept"},
         )
 
     async def _follow(self, websocket: WebSocket, order_id: str) -> None:

@@ -155,7 +155,7 @@ _SHAPES: Final = {
     "Entries": _object({"entries": _list(_object({
         "seq": _WHOLE, "timestamp": _TIME, "actor": _TEXT, "action": _TEXT, "data": _ANY, "hash": _TEXT,
     }))}),
-    "Index": _object({"name": _TEXT, "version": _TEXT, "endpoints": _list(_TEXT), "docs": _TEXT}),
+    "Index": _object({"name": _TEXT, "version": _TEXT, "endpoints": _list(_TEXT), "docs": _TEXT, "dashboard": _TEXT}),
     "Document": _ANY,
 }  # fmt: skip
 _MEDIA_TYPES: Final = {"text": "text/plain", "stream": "text/event-stream", "page": "text/html"}  # in place of a shape
@@ -213,7 +213,9 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
     ("/openapi.json", "GET", "This document.", [], "", {200: ("OpenAPI 3.1", "Document")}, ()),
     ("/asyncapi.json", "GET", "The messages of the streams.", [], "", {200: ("AsyncAPI 3.0", "Document")}, ()),
     ("/docs", "GET", "This document, for people.", [], "", {200: ("a page", "page")}, ()),
-    ("/", "GET", "Name, version and endpoints.", [], "", {200: ("the index", "Index")}, ()),
+    ("/dashboard", "GET", "The dashboard.", [], "", {200: ("a page", "page")}, ()),
+    ("/", "GET", "Name, version and endpoints; the dashboard, with Accept: text/html.", [], "",
+     {200: ("the index", "Index", "page")}, ()),
 )  # fmt: skip
 _FAULTS: Final = (400, 500, 503)  # may be the answer to anything: what is no HTTP is no request for any page
 _GUARDED: Final = (401, 403, 429)  # and these to whatever asks for a key
