@@ -268,7 +268,10 @@ def test_no_page_complains_or_is_wider_than_the_screen(
             orders = [await post(engine) for _ in range(8)]
             for order_id in orders:
                 await engine.outcome(order_id)
-            limits = {"of": "everybody", "limits": {"dayUsd": "5000", "dayAmount": {"SOL": "20"}, "tokens": ["SOL"]}}
+            limits = {
+                "of": "everybody",
+                "limits": {"dayUsd": "5000", "dayAmount": {"SOL": "20"}, "tokens": ["SOL", "USDC"]},
+            }
             async with engine.http.put("/api/limits", json=limits) as response:
                 assert response.status == 200
             async with a_page(engine, "/", width=width, scheme=scheme) as page:
