@@ -327,6 +327,27 @@ def test_the_figures_of_the_overview_are_those_of_the_orders(tmp_path: Path) -> 
     in_real_time(test(), WITHIN_S)
 
 
+def test_reading_for_the_overview_leaves_a_limited_key_enough_requests_to_halt(tmp_path: Path) -> None:
+    async def test() -> None:
+        quota = 60
+        limited = {**FAST, "fillwright_sim_speed": "0", "fillwright_key_requests_per_minute": quota}
+        async with an_engine(tmp_path, **limited) as engine:
+            orders = await asyncio.gather(*(post(engine) for _ in range(2 * quota)))
+            for order_id in orders:
+                await engine.outcome(order_id)
+            arguments = ("keys", "create", "desk", "--scopes", "read,admin", "--account", "local", "--json")
+            key = json.loads(await fillwright(tmp_path, *arguments))["key"]
+            async with a_page(engine, "/dashboard#/overview", complaints=["status of 401"]) as page:
+                await page.get_by_label("API key").fill(key)
+                await page.keyboard.press("Enter")
+                await expect(page.get_by_text(re.compile(r"event logs of [1-9]\d* orders"))).to_be_visible()
+                await page.get_by_role("link", name="Risk", exact=True).click()
+                await page.get_by_role("button", name="Halt").click()
+                await expect(page.locator("#current")).to_have_text("halted")
+
+    in_real_time(test(), WITHIN_S)
+
+
 def test_a_name_that_looks_like_markup_stays_text(tmp_path: Path) -> None:
     async def test() -> None:
         name = "<img/src=x/onerror=document.title='owned'>"

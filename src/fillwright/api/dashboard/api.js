@@ -6,6 +6,14 @@ const RECONNECT_MS_MAX = 10_000;
 
 export const session = new EventTarget();
 
+let quota = Infinity; // requests in a minute, and how many of them are left: of the key, whoever else uses it
+let left = Infinity;
+
+/** Return whether there are requests to spare for what can wait: half of them are kept for what people do. */
+export function canSpare() {
+  return left >= quota / 2;
+}
+
 export function hasKey() {
   return sessionStorage.getItem(STORED) !== null;
 }
@@ -47,6 +55,8 @@ export async function ask(method, path, { body, headers, signal, quiet } = {}) {
       },
       body: body === undefined ? undefined : JSON.stringify(body),
     });
+    quota = Number(/;q=(\d+)/.exec(response.headers.get("ratelimit-policy"))?.[1] ?? Infinity);
+    left = Number(/;r=(\d+)/.exec(response.headers.get("ratelimit"))?.[1] ?? Infinity);
     answer = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;

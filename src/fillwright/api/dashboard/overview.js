@@ -1,6 +1,6 @@
 // What the engine does, in numbers: counts of all orders, and figures from the newest of the account's own.
 
-import { every, get } from "./api.js";
+import { canSpare, every, get } from "./api.js";
 import { columns, shares } from "./charts.js";
 import { bps, clock, count, duration, h, known, millis, percent, problemBox, table } from "./dom.js";
 import { tile } from "./order.js";
@@ -79,7 +79,8 @@ async function readLogs(orders, signal) {
   for (const id of logs.keys()) if (!wanted.has(id)) logs.delete(id);
   const missing = orders.filter((order) => !OPEN.has(order.status) && !logs.has(order.orderId));
   const read = async () => {
-    for (let order = missing.shift(); order !== undefined; order = missing.shift()) {
+    while (canSpare() && missing.length > 0) {
+      const order = missing.shift();
       const { events } = await get(`/api/orders/${order.orderId}/events`, signal);
       logs.set(order.orderId, summary(events));
     }
