@@ -220,11 +220,17 @@ async def telling(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
         return
 
     async def answer(scope: Scope, _: Receive, send: Send) -> None:
-        body, media_type = await metrics.text()
-        status = 200 if scope["type"] == "http" and scope["path"] == "/metrics" else 404
+        status, body, media_type = 200, b"", "text/plain"
+        match scope["path"]:
+            case "/metrics":
+                body, media_type = await metrics.text()
+            case "/health/live":
+                body = b"ok"
+            case _:
+                status = 404
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body if status == 200 else b""})
+        await send({"type": "http.response.body", "body": body})
 
     async with metrics.watching_the_loop():
         if not settings.metrics_port:

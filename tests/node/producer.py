@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import json
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
+from tests.node import packages
+
 Json = dict[str, Any]
 
 HERE: Final = Path(__file__).parent
 SOURCES: Final = ("package.json", "producer.mjs")
-INSTALL: Final = ("npm", "install", "--ignore-scripts", "--no-package-lock", "--no-audit", "--no-fund")
 
 
 class Producer:
@@ -126,21 +121,5 @@ async def a_producer(redis_url: str, queue: str = "order-queue", prefix: str = "
 
 
 def installed() -> Path:
-    """Return a folder with the producer and what it needs, made once for all tests and kept for later runs."""
-    for program in ("node", "npm"):
-        assert shutil.which(program), f"{program} is not in PATH: these tests need Node 18 or later, and npm"
-    sources = [HERE / name for name in SOURCES]
-    key = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
-    shelf = Path(sys.prefix) / "node"
-    shelf.mkdir(exist_ok=True)
-    folder = shelf / f"bullmq-{key}"
-    with (shelf / "lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
-        if not folder.exists():
-            making = Path(tempfile.mkdtemp(dir=shelf))
-            for source in sources:
-                shutil.copy(source, making)
-            done = subprocess.run(INSTALL, cwd=making, capture_output=True, text=True, timeout=300)
-            assert done.returncode == 0, f"npm could not install bullmq:\n{done.stderr}"
-            making.rename(folder)
-    return folder
+    """Return a folder with the producer and what it needs."""
+    return packages.installed("bullmq", [HERE / name for name in SOURCES])

@@ -44,6 +44,8 @@ def test_what_four_processes_count_is_what_the_database_has(tmp_path: Path, post
                         found = parsed(await response.text())
                     total.update({event: int(found.get(("fillwright_events_total", event), 0)) for event in LIFE})
                     stored.append(found["fillwright_store_orders", "confirmed"])
+                async with http.get(f"http://127.0.0.1:{ports[3]}/health/live") as response:
+                    assert response.status == 200
                 async with http.get(f"http://127.0.0.1:{ports[0]}/") as response:
                     assert response.status == 404
             assert total == dict.fromkeys(LIFE, ORDERS)
