@@ -458,11 +458,10 @@ class HttpApi:
         return order, created
 
     def _tell(self, event: str, scope: Scope, **what: object) -> None:
-        """Log what became of a request, with the id that its sender gave it, if any."""
+        """Log what became of a request, if its sender gave it an id by which to look for that."""
         if self._tells:
             for _, value in _request_id(scope):
-                what["request"] = value.decode()
-            self._log.info(event, **what)
+                self._log.info(event, **what, request=value.decode())
 
     async def _json_body(self, content_type: bytes, receive: Receive) -> bytes:
         if content_type.partition(b";")[0].strip().lower() != b"application/json":

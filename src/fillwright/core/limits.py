@@ -226,8 +226,10 @@ def _over(cap: Cap, terms: Terms) -> OverLimit:
 
 
 def _check_tokens(of: str, limits: Limits, terms: Terms) -> None:
+    if limits.tokens is None:
+        return
     for field, token in (("tokenIn", terms.token_in), ("tokenOut", terms.token_out)):
-        if limits.tokens is not None and token.mint not in limits.tokens:
+        if token.mint not in limits.tokens:
             raise TokenNotAllowed(f"{token.symbol} is not among the tokens of {of}", limit="tokens", of=of, field=field)
 
 
