@@ -6,6 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import IO, Any, BinaryIO, TextIO, cast
 
 import orjson
@@ -77,17 +78,40 @@ def _console() -> structlog.dev.ConsoleRenderer:
     return structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))
 
 
+class _OrderLines:
+    """The two lines that every order has, as the logger would write them, at a fraction of its cost: once a commit."""
+
+    def __init__(self) -> None:
+        self._stream = Unfailing(sys.stderr.buffer)
+        self._lines: list[bytes] = []
+
+    def info(self, event: str, **what: object) -> None:
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        self._lines.append(orjson.dumps({**what, "event": event, "level": "info", "timestamp": at}))
+
+    def flush(self) -> None:
+        if self._lines:
+            self._stream.write(b"\n".join([*self._lines, b""]))
+            self._stream.flush()
+            self._lines = []
+
+
 def log_orders(bus: Bus) -> None:
     """Log the routing decision and the end of every attempt and order."""
     log = structlog.get_logger()
     every_step = log.is_enabled_for(logging.INFO)
+    told = (
+        _OrderLines()
+        if isinstance(structlog.get_config()["processors"][-1], structlog.processors.JSONRenderer)
+        else log
+    )
 
     def hear(updates: Sequence[Update]) -> None:
         for update in updates:
             order, event = update.order, update.record.event
             match event:
                 case RouteSelected(route) if every_step:
-                    log.info(
+                    told.info(
                         "order.routed",
                         order=order.id,
                         attempt=order.attempt,
@@ -98,7 +122,7 @@ def log_orders(bus: Bus) -> None:
                     )
                 case Confirmed(fill) if every_step:
                     quoted = order.route.quote.out_amount if order.route else fill.out_amount
-                    log.info(
+                    told.info(
                         "order.confirmed",
                         order=order.id,
                         attempt=order.attempt,
@@ -120,5 +144,7 @@ def log_orders(bus: Bus) -> None:
                     )
                 case _:
                     pass
+        if isinstance(told, _OrderLines):
+            told.flush()
 
     bus.subscribe(hear)
