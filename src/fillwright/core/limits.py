@@ -185,13 +185,14 @@ class Bounds:
                     limit="priceImpact",
                     of=of,
                 )
-            if limits.price_deviation_bps is not None:
-                paid, got = (_known(of, "priceDeviation", terms, usd) for usd in (usd_in, usd_out))
+            allowed = limits.price_deviation_bps
+            if allowed is not None:
+                paid, got = _known(of, "priceDeviation", terms, usd_in), _known(of, "priceDeviation", terms, usd_out)
                 # Of what is worth nothing no share can be taken, so whatever it buys is too far from it.
-                if not paid or abs(got - paid) * BPS > limits.price_deviation_bps * paid:
+                if not paid or abs(got - paid) * BPS > allowed * paid:
                     raise PriceDeviationTooHigh(
                         f"{quote.venue} pays {format_usd(got)} USD for {format_usd(paid)} USD by the reference prices;"
-                        f" the limit of {of} is {format_share(limits.price_deviation_bps)} less or more",
+                        f" the limit of {of} is {format_share(allowed)} less or more",
                         limit="priceDeviation",
                         of=of,
                     )
