@@ -82,13 +82,16 @@ class Tracing:
             ids, self._ended = self._ended[:AT_ONCE], self._ended[AT_ONCE:]
             try:
                 spans = [span for order_id in ids for span in spans_of(await self._store.history(order_id))]
+                result = await asyncio.to_thread(self._exporter.export, spans)
             except StoreError as error:
                 self._log.warning("traces.not_read", orders=len(ids), reason=str(error))
-                continue
-            result = await asyncio.to_thread(self._exporter.export, spans)
-            if result.value:
-                self._given_up += len(ids)
-                self._log.warning("traces.not_taken", orders=len(ids), given_up=self._given_up)
+            except Exception:
+                # And go on: one order's unreadable log, or the exporter's fault, must not end all tracing in silence.
+                self._log.exception("traces.fault", orders=len(ids))
+            else:
+                if result.value:
+                    self._given_up += len(ids)
+                    self._log.warning("traces.not_taken", orders=len(ids), given_up=self._given_up)
 
 
 def spans_of(log: Sequence[Recorded]) -> list[ReadableSpan]:

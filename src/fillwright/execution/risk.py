@@ -40,9 +40,8 @@ class Risk:
         self._quote_deadline_ms = quote_deadline_ms
         self._limits: Mapping[str, Limits] = {}
         self._bounds_by_key: dict[tuple[str, str], Bounds] = {}
-        self._checked: dict[
-            OrderId, Mapping[str, Limits]
-        ] = {}  # orders about to be signed, and the limits they are within
+        # Orders about to be signed, and the limits that they were found within: no second look while those hold.
+        self._checked: dict[OrderId, Mapping[str, Limits]] = {}
 
     async def admit(
         self, control: Control, terms: Terms, account: str, key_id: str
