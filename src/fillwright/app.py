@@ -236,7 +236,7 @@ async def telling(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
         if not settings.metrics_port:
             yield
             return
-        with listen(settings.metrics_host, settings.metrics_port) as listener:
+        with _listen_for_metrics(settings) as listener:
             config = uvicorn.Config(
                 answer, ws="none", lifespan="off", log_config=None, access_log=False, server_header=False, workers=1
             )
@@ -247,6 +247,15 @@ async def telling(metrics: Metrics, settings: Settings) -> AsyncIterator[None]:
             finally:
                 server.should_exit = True
                 await asyncio.gather(serving, return_exceptions=True)
+
+
+def _listen_for_metrics(settings: Settings) -> socket.socket:
+    try:
+        return listen(settings.metrics_host, settings.metrics_port)
+    except OSError as error:
+        where = f"{settings.metrics_host}, port {settings.metrics_port}"
+        why = f"cannot tell metrics on {where}: {error.strerror}; set FILLWRIGHT_METRICS_PORT to another"
+        raise OSError(error.errno, why) from error
 
 
 def open_streams(parts: Parts) -> Streams:

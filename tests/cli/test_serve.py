@@ -20,6 +20,10 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
         refusals = {
             ("QUEUE_CONCURRENCY", "0"): (2, "QUEUE_CONCURRENCY='0': Expected `int` >= 1 (invalid_settings)"),
             ("FILLWRIGHT_X", "1"): (2, "unknown setting: FILLWRIGHT_X; see .env.example"),
+            ("FILLWRIGHT_METRICS_PORT", port): (
+                1,
+                f"the engine cannot start: cannot tell metrics on 127.0.0.1, port {port}: ",
+            ),
             ("PORT", port): (1, f"port {port} is already in use; set PORT or --port"),
             ("DATABASE_URL", "sqlite:////dev/null/o.db"): (1, "cannot open the database at /dev/null/o.db: "),
         }

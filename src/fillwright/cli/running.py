@@ -39,7 +39,8 @@ def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None
     except (OSError, sqlite3.Error) as error:
         if started:
             raise
-        raise Refused(f"the engine cannot start: {error}") from error
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise Refused(f"the engine cannot start: {why}") from error
 
 
 def shareable_or_fail(settings: Settings) -> None:
