@@ -159,6 +159,18 @@ async def test_what_is_never_taken_is_given_up_and_can_be_had_once_more() -> Non
         assert receiver.taken[order_id] == [1, 2, 3, 4, 5]
 
 
+async def test_what_was_given_up_a_month_ago_is_forgotten_while_the_engine_runs() -> None:
+    async with hooked() as (world, receiver, webhook):
+        receiver.status = lambda _: 410
+        await world.submit()
+        await world.clock.sleep(5_000)
+        store, ids = world.engine.store, [webhook["webhookId"]]
+        assert len(await store.failed_deliveries(ids, 10)) == 1
+        world.clock.skew_ms = 31 * 86_400_000
+        await world.clock.sleep(5_000)
+        assert await store.failed_deliveries(ids, 10) == []
+
+
 async def test_an_address_that_says_it_is_gone_is_given_up_at_once() -> None:
     async with hooked() as (world, receiver, webhook):
         receiver.status = lambda _: 410

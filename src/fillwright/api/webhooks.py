@@ -35,6 +35,7 @@ POLL_MS: Final[Millis] = 2_000  # how often deliveries are looked for without ne
 AT_ONCE: Final = 8  # deliveries to one webhook at the same time
 BACKOFF_MS: Final[Millis] = 1_000
 BACKOFF_MAX_MS: Final[Millis] = 3_600_000
+SWEEP_MS: Final[Millis] = 3_600_000
 DEAD_MS: Final[Millis] = 30 * 86_400_000  # how long what was given up can be replayed
 STOP_S: Final = 2.0  # how long a stop waits for what is being sent
 ERROR_MAX: Final = 300
@@ -80,7 +81,7 @@ class Webhooks:
         self._dropped: set[str] = set()
         self._poll_ms = POLL_MS
         self._signable: dict[str, bool] = {}
-        self._gone_at_all = False
+        self._swept_ms: Millis | None = None
         self.delivered = 0
         self.failed = 0
         self._wake: asyncio.Future[None] | None = None
@@ -233,10 +234,11 @@ class Webhooks:
         """
         revoked = {each.webhook_id for each in control.webhooks.values() if not control.is_active(each)}
         gone = revoked.union(control.gone_webhooks)
-        ripe = (gone & self._gone) - self._dropped
-        if ripe or not self._gone_at_all:
-            await self._store.drop_deliveries(sorted(ripe), self._clock.now_ms() - DEAD_MS)
-        self._gone, self._dropped, self._gone_at_all = gone, self._dropped | ripe, True
+        ripe, now_ms = (gone & self._gone) - self._dropped, self._clock.now_ms()
+        if ripe or self._swept_ms is None or abs(now_ms - self._swept_ms) >= SWEEP_MS:
+            await self._store.drop_deliveries(sorted(ripe), now_ms - DEAD_MS)
+            self._swept_ms = now_ms
+        self._gone, self._dropped = gone, self._dropped | ripe
         self._more &= {*control.webhooks}
 
     def _can_sign(self, webhook: Webhook) -> bool:
