@@ -156,6 +156,36 @@ def test_an_order_is_under_the_limits_of_all_whose_it_is() -> None:
         assert error.value.of == of
 
 
+STRICTER: Any = [
+    ("slippage_bps", 50, 40),
+    ("order_usd", WORTH - 1, WORTH - 2),
+    ("amounts", (TokenLimit(SOL.mint, 5),), (TokenLimit(SOL.mint, 4),)),
+    ("tokens", (USDC.mint,), (BONK.mint,)),
+]
+
+
+@pytest.mark.parametrize(("name", "lax", "strict"), STRICTER)
+def test_of_several_limits_the_strictest_decides_and_of_the_same_that_of_everybody(
+    name: str, lax: Any, strict: Any
+) -> None:
+    def whose_hit(**limits: Any) -> str:
+        some: dict[str, Any] = {of: Limits(**{name: value}) for of, value in limits.items()}
+        with pytest.raises(OverLimit) as error:
+            bounds(**some).check(TERMS, WORTH)
+        return error.value.of
+
+    assert whose_hit(everybody=strict, desk=strict, key=strict) == EVERYBODY
+    if name != "tokens":  # there, no set is stricter than another
+        assert whose_hit(everybody=lax, desk=strict, key=lax) == DESK
+        assert whose_hit(everybody=lax, desk=lax, key=strict) == KEY
+    assert whose_hit(desk=lax) == DESK
+
+
+def test_limits_on_other_tokens_do_not_count() -> None:
+    limits = Limits(amounts=(TokenLimit(BONK.mint, 1), TokenLimit(USDC.mint, 1)))
+    bounds(everybody=limits, desk=Limits(amounts=(TokenLimit(SOL.mint, ONE_SOL),))).check(TERMS, WORTH)
+
+
 def test_shared_amounts_are_caps_and_so_is_the_number_of_open_orders() -> None:
     both = bounds(
         everybody=Limits(day_usd=5, open_orders=9),

@@ -10,7 +10,7 @@ without a fill, that is given back in the transaction that writes the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -129,31 +129,65 @@ def counted(order: Order) -> Iterator[tuple[int, str, str, int]]:
 class Bounds:
     """The limits that apply to an order: those of everybody, of its account and of its key.
 
-    `ask_the_market` says whether it must be quoted to know if it is allowed.
+    It must be within all of them, so of each kind the strictest decides. `ask_the_market` says whether an order must be
+    quoted to know if it is allowed.
     """
 
     def __init__(self, limits: Mapping[str, Limits], account: str, key_id: str) -> None:
         self._all = [(of, limits[of]) for of in whose(account, key_id) if of in limits]
-        self.ask_the_market = any(
-            each.price_impact_bps is not None or each.price_deviation_bps is not None for _, each in self._all
-        )
+        self._tokens = [(of, frozenset(each.tokens)) for of, each in self._all if each.tokens is not None]
+        self._order_max = {
+            mint: _strictest(
+                (of, each.order_max) for of, limits in self._all for each in limits.amounts if each.mint == mint
+            )
+            for _, limits in self._all
+            for mint in [each.mint for each in limits.amounts]
+        }
+        self._order_usd = _strictest((of, each.order_usd) for of, each in self._all)
+        self._slippage_bps = _strictest((of, each.slippage_bps) for of, each in self._all)
+        self._price_impact_bps = _strictest((of, each.price_impact_bps) for of, each in self._all)
+        self._price_deviation_bps = _strictest((of, each.price_deviation_bps) for of, each in self._all)
+        self.ask_the_market = self._price_impact_bps is not None or self._price_deviation_bps is not None
 
     def __bool__(self) -> bool:
         return bool(self._all)
 
     def check(self, terms: Terms, usd: MicroUsd | None) -> None:
         """Raise OverLimit if such an order, worth `usd`, is not allowed."""
-        for of, limits in self._all:
-            _check_tokens(of, limits, terms)
-            if limits.slippage_bps is not None and terms.slippage_bps > limits.slippage_bps:
-                raise SlippageTooHigh(
-                    f"slippage {format_share(terms.slippage_bps)} is over the limit of {of},"
-                    f" {format_share(limits.slippage_bps)}",
-                    limit="slippage",
+        token_in, amount = terms.token_in, terms.in_amount
+        for of, tokens in self._tokens:
+            for field, token in (("tokenIn", token_in), ("tokenOut", terms.token_out)):
+                if token.mint not in tokens:
+                    message = f"{token.symbol} is not among the tokens of {of}"
+                    raise TokenNotAllowed(message, limit="tokens", of=of, field=field)
+        if self._slippage_bps is not None and terms.slippage_bps > self._slippage_bps[1]:
+            of, most = self._slippage_bps
+            raise SlippageTooHigh(
+                f"slippage {format_share(terms.slippage_bps)} is over the limit of {of}, {format_share(most)}",
+                limit="slippage",
+                of=of,
+                field="slippage",
+            )
+        order_max = self._order_max.get(token_in.mint)
+        if order_max is not None and amount > order_max[1]:
+            of, most = order_max
+            raise AmountTooLarge(
+                f"one order may sell {format_amount(most, token_in.decimals)} {token_in.symbol} at most, by the limit"
+                f" of {of}",
+                limit=f"orderAmount {token_in.symbol}",
+                of=of,
+                field="amount",
+            )
+        if self._order_usd is not None:
+            of, most = self._order_usd
+            if (worth := _known(of, "orderUsd", terms, usd)) > most:
+                raise AmountTooLarge(
+                    f"the order is worth {format_usd(worth)} USD; the limit of {of} for one order is"
+                    f" {format_usd(most)} USD",
+                    limit="orderUsd",
                     of=of,
-                    field="slippage",
+                    field="amount",
                 )
-            _check_amount(of, limits, terms, usd)
 
     def caps(self, terms: Terms, usd: MicroUsd | None) -> list[Cap]:
         """Return the bounds that the order shares with others."""
@@ -176,26 +210,31 @@ class Bounds:
 
     def check_quote(self, terms: Terms, quote: Quote, usd_in: MicroUsd | None, usd_out: MicroUsd | None) -> None:
         """Raise OverLimit if an order may not take a quote, whose two sides are worth `usd_in` and `usd_out`."""
-        for of, limits in self._all:
-            allowed = limits.price_impact_bps
-            if allowed is not None and quote.price_impact_bps > allowed:
-                raise PriceImpactTooHigh(
-                    f"{quote.venue} would move the price by {format_share(quote.price_impact_bps)}, over the limit of"
-                    f" {of}, {format_share(allowed)}",
-                    limit="priceImpact",
+        if self._price_impact_bps is not None and quote.price_impact_bps > self._price_impact_bps[1]:
+            of, most = self._price_impact_bps
+            raise PriceImpactTooHigh(
+                f"{quote.venue} would move the price by {format_share(quote.price_impact_bps)}, over the limit of"
+                f" {of}, {format_share(most)}",
+                limit="priceImpact",
+                of=of,
+            )
+        if self._price_deviation_bps is not None:
+            of, most = self._price_deviation_bps
+            paid, got = _known(of, "priceDeviation", terms, usd_in), _known(of, "priceDeviation", terms, usd_out)
+            # Of what is worth nothing no share can be taken, so whatever it buys is too far from it.
+            if not paid or abs(got - paid) * BPS > most * paid:
+                raise PriceDeviationTooHigh(
+                    f"{quote.venue} pays {format_usd(got)} USD for {format_usd(paid)} USD by the reference prices;"
+                    f" the limit of {of} is {format_share(most)} less or more",
+                    limit="priceDeviation",
                     of=of,
                 )
-            allowed = limits.price_deviation_bps
-            if allowed is not None:
-                paid, got = _known(of, "priceDeviation", terms, usd_in), _known(of, "priceDeviation", terms, usd_out)
-                # Of what is worth nothing no share can be taken, so whatever it buys is too far from it.
-                if not paid or abs(got - paid) * BPS > allowed * paid:
-                    raise PriceDeviationTooHigh(
-                        f"{quote.venue} pays {format_usd(got)} USD for {format_usd(paid)} USD by the reference prices;"
-                        f" the limit of {of} is {format_share(allowed)} less or more",
-                        limit="priceDeviation",
-                        of=of,
-                    )
+
+
+def _strictest(limits: Iterable[tuple[str, int | None]]) -> tuple[str, int] | None:
+    """Return the lowest limit and whose it is, of several the first; None if there is none."""
+    set_ = [(of, most) for of, most in limits if most is not None]
+    return min(set_, key=lambda each: each[1], default=None)
 
 
 def refusal(caps: Sequence[Cap], used: Mapping[tuple[str, str], int], terms: Terms) -> OverLimit | None:
@@ -224,35 +263,6 @@ def _over(cap: Cap, terms: Terms) -> OverLimit:
         of=cap.of,
         field="amount",
     )
-
-
-def _check_tokens(of: str, limits: Limits, terms: Terms) -> None:
-    if limits.tokens is None:
-        return
-    for field, token in (("tokenIn", terms.token_in), ("tokenOut", terms.token_out)):
-        if token.mint not in limits.tokens:
-            raise TokenNotAllowed(f"{token.symbol} is not among the tokens of {of}", limit="tokens", of=of, field=field)
-
-
-def _check_amount(of: str, limits: Limits, terms: Terms, usd: MicroUsd | None) -> None:
-    token = terms.token_in
-    for each in limits.amounts:
-        if each.mint == token.mint and each.order_max is not None and terms.in_amount > each.order_max:
-            raise AmountTooLarge(
-                f"one order may sell {format_amount(each.order_max, token.decimals)} {token.symbol} at most, by the"
-                f" limit of {of}",
-                limit=f"orderAmount {token.symbol}",
-                of=of,
-                field="amount",
-            )
-    if limits.order_usd is not None and (worth := _known(of, "orderUsd", terms, usd)) > limits.order_usd:
-        raise AmountTooLarge(
-            f"the order is worth {format_usd(worth)} USD; the limit of {of} for one order is"
-            f" {format_usd(limits.order_usd)} USD",
-            limit="orderUsd",
-            of=of,
-            field="amount",
-        )
 
 
 def _known(of: str, limit: str, terms: Terms, usd: MicroUsd | None) -> MicroUsd:

@@ -15,11 +15,10 @@ from fillwright.core.limits import Bounds, Cap, Limits, day_of, refusal
 from fillwright.core.order import Charge, Order, Terms
 from fillwright.core.ports import Clock, Gate, Prices, Store, Venue
 from fillwright.core.routing import Quote, QuoteRequest
-from fillwright.core.units import MicroUsd, Millis, OrderId
+from fillwright.core.units import MicroUsd, Millis
 from fillwright.execution.quoting import ask_all
 
 BOUNDS_MAX: Final = 4_096
-CHECKED_MAX: Final = 10_000
 
 
 class Risk:
@@ -40,8 +39,6 @@ class Risk:
         self._quote_deadline_ms = quote_deadline_ms
         self._limits: Mapping[str, Limits] = {}
         self._bounds_by_key: dict[tuple[str, str], Bounds] = {}
-        # Orders about to be signed, and the limits that they were found within: no second look while those hold.
-        self._checked: dict[OrderId, Mapping[str, Limits]] = {}
 
     async def admit(
         self, control: Control, terms: Terms, account: str, key_id: str
@@ -93,9 +90,6 @@ class Risk:
         if not bounds:
             return answers
         bounds.check(order.terms, self._worth(order))
-        if len(self._checked) >= CHECKED_MAX:
-            self._checked.clear()
-        self._checked[order.id] = self._limits
         return self._allowed(bounds, order.terms, answers) if bounds.ask_the_market else answers
 
     async def check_again(self, order: Order) -> None:
@@ -105,8 +99,7 @@ class Risk:
             return
         terms = order.terms
         usd = self._worth(order)
-        if self._checked.pop(order.id, None) is not self._limits:  # limits have changed since it was routed
-            bounds.check(terms, usd)
+        bounds.check(terms, usd)
         if order.route is not None and bounds.ask_the_market:
             quote = order.route.quote
             out = self._prices.usd(terms.token_out, quote.out_amount)
