@@ -136,12 +136,10 @@ class Bounds:
     def __init__(self, limits: Mapping[str, Limits], account: str, key_id: str) -> None:
         self._all = [(of, limits[of]) for of in whose(account, key_id) if of in limits]
         self._tokens = [(of, frozenset(each.tokens)) for of, each in self._all if each.tokens is not None]
+        amounts = [(of, each) for of, its in self._all for each in its.amounts]
         self._order_max = {
-            mint: _strictest(
-                (of, each.order_max) for of, limits in self._all for each in limits.amounts if each.mint == mint
-            )
-            for _, limits in self._all
-            for mint in [each.mint for each in limits.amounts]
+            mint: _strictest((of, each.order_max) for of, each in amounts if each.mint == mint)
+            for mint in {each.mint for _, each in amounts}
         }
         self._order_usd = _strictest((of, each.order_usd) for of, each in self._all)
         self._slippage_bps = _strictest((of, each.slippage_bps) for of, each in self._all)
