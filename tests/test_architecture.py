@@ -47,6 +47,7 @@ MAY_IMPORT: Final = {
 CORE_ORDER: Final = [
     "errors",
     "units",
+    "accounts",
     "tokens",
     "routing",
     "order",

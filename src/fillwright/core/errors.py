@@ -34,6 +34,22 @@ FillwrightError
 ├── ExecutionError             why an attempt ended; `retryable` says whether another one makes sense
 │   ├── VenueUnavailable   *
 │   ├── PairNotListed
+│   ├── QuoteRefused           a pool gives no quote rather than a wrong one
+│   │   ├── UnknownLayout
+│   │   ├── InvalidPool
+│   │   ├── NotTradable
+│   │   ├── NotYetOpen
+│   │   ├── OrderBookPool
+│   │   ├── UnsupportedMode
+│   │   │   └── StableCurveUnsupported
+│   │   ├── UnsupportedToken
+│   │   ├── MissingAccount     *
+│   │   │   ├── MissingTickArray *
+│   │   │   └── MissingBinArray *
+│   │   ├── InsufficientLiquidity *
+│   │   ├── AmountTooSmall
+│   │   ├── AmountOverflow
+│   │   └── StaleQuote         *
 │   ├── NoRoute            *
 │   ├── Unroutable
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
@@ -276,6 +292,90 @@ class PairNotListed(ExecutionError):
     code = "pair_not_listed"
     title = "The venue has no pool for the pair"
     retryable = False
+
+
+class QuoteRefused(ExecutionError):
+    """A pool gives no quote: anything else would be a guess. The message says of which pool, why, and what helps."""
+
+    retryable = False
+
+
+class UnknownLayout(QuoteRefused):
+    code = "unknown_layout"
+    title = "The account is not laid out as this pool type is"
+
+
+class InvalidPool(QuoteRefused):
+    code = "invalid_pool"
+    title = "The pool's numbers contradict each other"
+
+
+class NotTradable(QuoteRefused):
+    code = "not_tradable"
+    title = "Swaps are switched off in the pool"
+
+
+class NotYetOpen(QuoteRefused):
+    code = "not_yet_open"
+    title = "The pool is not open yet"
+
+
+class OrderBookPool(QuoteRefused):
+    code = "order_book_pool"
+    title = "The pool shares an order book"
+
+
+class UnsupportedMode(QuoteRefused):
+    code = "unsupported_mode"
+    title = "The pool works in a way that is not modelled"
+
+
+class StableCurveUnsupported(UnsupportedMode):
+    code = "stable_curve_unsupported"
+    title = "The stable curve is not modelled"
+
+
+class UnsupportedToken(QuoteRefused):
+    code = "unsupported_token"
+    title = "A token of the pool has a rule that is not modelled"
+
+
+class MissingAccount(QuoteRefused):
+    code = "missing_account"
+    title = "An account that the quote depends on is missing"
+    retryable = True
+
+
+class MissingTickArray(MissingAccount):
+    code = "missing_tick_array"
+    title = "A tick array on the path is missing"
+
+
+class MissingBinArray(MissingAccount):
+    code = "missing_bin_array"
+    title = "A bin array on the path is missing"
+
+
+class InsufficientLiquidity(QuoteRefused):
+    code = "insufficient_liquidity"
+    title = "The pool cannot fill the amount"
+    retryable = True
+
+
+class AmountTooSmall(QuoteRefused):
+    code = "amount_too_small"
+    title = "The amount is too small to receive anything"
+
+
+class AmountOverflow(QuoteRefused):
+    code = "amount_overflow"
+    title = "An amount does not fit an account"
+
+
+class StaleQuote(QuoteRefused):
+    code = "stale_quote"
+    title = "The pool was read too long ago"
+    retryable = True
 
 
 class NoRoute(ExecutionError):

@@ -158,18 +158,25 @@ def base58(data: bytes) -> str:
     return "1" * (len(data) - len(data.lstrip(b"\0"))) + digits
 
 
-@lru_cache(maxsize=4096)
 def parse_mint(text: str) -> Mint:
     """Return `text` as a mint address. Raise UnknownToken if it is not the base58 form of 32 bytes."""
+    address_bytes(text)
+    return Mint(text)
+
+
+@lru_cache(maxsize=4096)
+def address_bytes(text: str) -> bytes:
+    """Return the 32 bytes that base58 text stands for. Raise UnknownToken if it is not the base58 form of 32 bytes."""
     value = 0
     for letter in text[:45]:
         if letter not in _BASE58_VALUE:
             raise UnknownToken(f"{text[:64]!r} is neither a known symbol nor a mint address")
         value = value * 58 + _BASE58_VALUE[letter]
     leading = len(text) - len(text.lstrip("1"))
-    if len(text) > 44 or leading + (value.bit_length() + 7) // 8 != 32:
+    length = (value.bit_length() + 7) // 8
+    if len(text) > 44 or leading + length != 32:
         raise UnknownToken(f"{text[:64]!r} is neither a known symbol nor a mint address")
-    return Mint(text)
+    return value.to_bytes(32)
 
 
 def parse_client_order_id(text: str) -> str:

@@ -1,0 +1,1 @@
+"""Meteora's pools, one module per type."""

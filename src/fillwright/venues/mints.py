@@ -1,0 +1,144 @@
+"""Token accounts and mints, of SPL Token and of Token-2022.
+
+Layouts: `Account` and `Mint` of the SPL Token program. Token-2022 uses the same and appends extensions: a mint is
+padded to 165 bytes, byte 165 says what the account is, and from 166 on come entries of type u16, length u16, value.
+
+A mint's extensions decide whether amounts can be computed at all. Those in `HARMLESS` do not change what arrives;
+`TransferFeeConfig` does so by a known rule. Every other one, known or not, is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+from fillwright.core.accounts import Account, Address, format_address
+from fillwright.core.errors import InvalidPool, MissingAccount, NotTradable, UnknownLayout, UnsupportedToken
+from fillwright.core.units import BPS, BaseUnits
+from fillwright.venues.programs import SPL_TOKEN, TOKEN_2022
+
+MINT_BYTES: Final = 82
+TOKEN_ACCOUNT_BYTES: Final = 165
+EXTENSIONS_AT: Final = 166
+IS_MINT: Final = 1
+
+TRANSFER_FEE_CONFIG: Final = 1
+TRANSFER_HOOK: Final = 14
+HARMLESS: Final = {
+    3: "MintCloseAuthority",
+    10: "InterestBearingConfig",
+    18: "MetadataPointer",
+    19: "TokenMetadata",
+    20: "GroupPointer",
+    21: "TokenGroup",
+    22: "GroupMemberPointer",
+    23: "TokenGroupMember",
+    25: "ScaledUiAmount",
+}
+
+_TOKEN_ACCOUNT: Final = Struct("<32s32xQ36xB")  # mint, amount, state (1 initialised, 2 frozen)
+_MINT: Final = Struct("<44xBB")  # decimals, is initialised
+_ENTRY: Final = Struct("<HH")
+_TRANSFER_FEE: Final = Struct("<72xQQHQQH")  # older epoch, maximum, bps; newer epoch, maximum, bps
+
+
+class TransferFee(msgspec.Struct, frozen=True):
+    """What a mint withholds of each transfer: one rule before `epoch`, another from then on."""
+
+    older_bps: int
+    older_max: BaseUnits
+    epoch: int
+    newer_bps: int
+    newer_max: BaseUnits
+
+    def of(self, amount: BaseUnits, epoch: int) -> BaseUnits:
+        """Return what is withheld of `amount`, rounded up. Source: `TransferFeeConfig` of Token-2022."""
+        bps, most = (self.newer_bps, self.newer_max) if epoch >= self.epoch else (self.older_bps, self.older_max)
+        return min(-(-amount * bps // BPS), most)
+
+
+class MintInfo(msgspec.Struct, frozen=True):
+    decimals: int
+    program: Address
+    transfer_fee: TransferFee | None
+
+
+def need(accounts: Mapping[Address, Account], address: Address, what: str) -> Account:
+    """Return the account. Raise MissingAccount, which says `what` it is, if it was not read."""
+    account = accounts.get(address)
+    if account is None:
+        raise MissingAccount(f"{what} {format_address(address)} is missing: read the pool anew, with all its accounts")
+    return account
+
+
+def balance(accounts: Mapping[Address, Account], vault: Address, mint: Address, program: Address) -> BaseUnits:
+    """Return what a token account of the mint holds. Raise UnknownLayout, MissingAccount or NotTradable."""
+    account = need(accounts, vault, "the vault")
+    if account.owner != program or len(account.data) < TOKEN_ACCOUNT_BYTES:
+        raise UnknownLayout(f"the vault {format_address(vault)} is not a token account of the mint's program")
+    held_mint, amount, state = _TOKEN_ACCOUNT.unpack_from(account.data)
+    if held_mint != mint:
+        raise InvalidPool(f"the vault {format_address(vault)} holds another mint than the pool says")
+    if state != 1:
+        raise NotTradable(f"the vault {format_address(vault)} is frozen: take another pool")
+    return amount  # type: ignore[no-any-return]  # struct knows no types
+
+
+def read_mint(accounts: Mapping[Address, Account], mint: Address) -> MintInfo:
+    """Return what the mint's account says. Raise MissingAccount, UnknownLayout or UnsupportedToken."""
+    account = need(accounts, mint, "the mint")
+    data, name = account.data, format_address(mint)
+    if account.owner not in (SPL_TOKEN, TOKEN_2022):
+        raise UnknownLayout(f"{name} is no mint: it belongs to the program {format_address(account.owner)}")
+    is_plain = len(data) == MINT_BYTES
+    if not is_plain and not (
+        account.owner == TOKEN_2022 and len(data) >= EXTENSIONS_AT and data[TOKEN_ACCOUNT_BYTES] == IS_MINT
+    ):
+        raise UnknownLayout(f"{name} is no mint: its account has {len(data)} bytes")
+    decimals, is_initialised = _MINT.unpack_from(data)
+    if is_initialised != 1:
+        raise UnknownLayout(f"the mint {name} is not initialised")
+    return MintInfo(decimals, account.owner, None if is_plain else _transfer_fee(data, name))
+
+
+def transfer_fee(accounts: Mapping[Address, Account], mint: Address, program: Address) -> TransferFee | None:
+    """Return what a mint of `program` withholds, None if nothing. Raise UnsupportedToken if that cannot be known.
+
+    A mint of SPL Token withholds nothing, and is not asked for.
+    """
+    if program == SPL_TOKEN:
+        return None
+    if program != TOKEN_2022:
+        raise UnsupportedToken(f"{format_address(program)} is no token program that is known: take another pool")
+    info = read_mint(accounts, mint)
+    if info.program != program:
+        raise InvalidPool(f"the mint {format_address(mint)} belongs to another token program than the pool says")
+    return info.transfer_fee
+
+
+def _transfer_fee(data: bytes, name: str) -> TransferFee | None:
+    found, at = None, EXTENSIONS_AT
+    while at + _ENTRY.size <= len(data):
+        kind, length = _ENTRY.unpack_from(data, at)
+        at += _ENTRY.size
+        if kind == 0:
+            break
+        if at + length > len(data):
+            raise UnknownLayout(f"the mint {name} ends in the middle of extension {kind}")
+        if kind == TRANSFER_FEE_CONFIG:
+            if length != _TRANSFER_FEE.size:
+                raise UnknownLayout(f"the mint {name} has a TransferFeeConfig of {length} bytes")
+            _, older_max, older_bps, newer_epoch, newer_max, newer_bps = _TRANSFER_FEE.unpack_from(data, at)
+            if older_bps > BPS or newer_bps > BPS:
+                raise UnsupportedToken(f"the mint {name} withholds more than all")
+            found = TransferFee(older_bps, older_max, newer_epoch, newer_bps, newer_max)
+        elif kind == TRANSFER_HOOK:
+            if length != 64 or any(data[at + 32 : at + 64]):
+                raise UnsupportedToken(f"the mint {name} calls a transfer hook: what arrives cannot be known")
+        elif kind not in HARMLESS:
+            raise UnsupportedToken(f"the mint {name} has extension {kind}, whose effect on a transfer is not modelled")
+        at += length
+    return found

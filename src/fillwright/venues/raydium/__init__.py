@@ -1,0 +1,1 @@
+"""Raydium's pools, one module per type."""
