@@ -36,7 +36,7 @@ RATE: Final = 1_000_000  # fee rates are millionths
 SWAPS_OFF: Final = 0b100
 COMPUTE_UNITS: Final = 34_000
 
-# PoolState, 637 bytes: config, vaults, mints, token programs; status, what is owed of the vaults, open time, creator fee.
+# PoolState, 637 bytes: config, vaults, mints, token programs; status, what the vaults owe, open time, creator fee.
 POOL_BYTES: Final = 637
 POOL_STATE: Final = bytes.fromhex("f7ede3f5d7c3de46")
 _KEYS: Final = Struct("<8x32s32x32s32s32x32s32s32s32s32s")
