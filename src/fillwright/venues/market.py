@@ -227,7 +227,7 @@ def _leg(offer: Offer, mint_in: Mint) -> Leg:
         Mint(format_address(listed.pool.mint_b if quote.a_to_b else listed.pool.mint_a)),
         quote.in_amount,
         quote.out_amount,
-        min(BPS, up(quote.fee_amount * BPS, base)),
+        min(BPS, (2 * quote.fee_amount * BPS + base) // (2 * base)),  # to the nearest
         quote.price_impact_bps,
     )
 

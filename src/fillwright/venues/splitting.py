@@ -1,15 +1,16 @@
 """How much of an order to swap in which pool.
 
-A pool pays less for each further unit. So the best split is found as water finds its level: give each part of the
-order to the pool that pays most for it, in ever smaller parts. With curves that bend one way, a split that no move of
-one unit from one pool to another improves is the best of all (a separable concave allocation: local is global). Real
-curves are rounded down to whole units, which can hide the last unit or two; the search moves on in halves down to one
-unit, so that nothing larger stays hidden.
+A pool pays less for each further unit. So the best split is found as water finds its level: pour the order out in
+parts, each into the pool that pays most for it, then move parts of every size from pool to pool for as long as that
+pays. Where curves bend one way, of two splits the better one lies downhill all the way from the other, so that a move
+of some power of two goes at least half that way. What no such move improves is then the best split but for rounding: a
+pool pays whole units, less than one below its curve, and what that can hide is three units for each pool.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from typing import Final, TypeAlias
 
 from fillwright.core.units import BaseUnits
@@ -27,24 +28,27 @@ def split(total: BaseUnits, curves: Sequence[Curve], most: int) -> Mapping[int, 
     Empty if no way was found in which all of it can be swapped.
     """
     paid = [_remembering(curve) for curve in curves]
-    step = max(1, total // FIRST_PARTS)
-    parts = _poured(total, step, paid, range(len(paid)))
-    chosen = sorted((index for index in parts if parts[index]), key=lambda index: -parts[index])[:most]
-    if len(chosen) < len([part for part in parts.values() if part]):
-        parts = _poured(total, step, paid, chosen)
-    if not parts:
+    everything = range(len(paid))
+    poured = _poured(total, paid, everything)
+    best = max(everything, key=lambda index: (paid[index](total), -index))
+    chosen = sorted(everything, key=lambda index: (index != best, -poured.get(index, 0)))[:most]
+    parts = _poured(total, paid, chosen)
+    if not parts or _together(parts, paid) < paid[best](total):
+        parts = dict.fromkeys(chosen, 0) | {best: total}
+    if _together(parts, paid) < 0:
         return {}
     while True:
-        _levelled(parts, step, paid)
-        if step == 1:
+        before = dict(parts)
+        for power in reversed(range(total.bit_length())):
+            _move(parts, 1 << power, paid)
+        if parts == before:
             return {index: part for index, part in parts.items() if part}
-        step //= 2
 
 
-def _poured(total: BaseUnits, step: BaseUnits, paid: Sequence[Curve], among: Sequence[int]) -> dict[int, BaseUnits]:
-    """Give the whole out step by step, each to the pool that pays most for it."""
+def _poured(total: BaseUnits, paid: Sequence[Curve], among: Sequence[int]) -> dict[int, BaseUnits]:
+    """Give the whole out step by step, each to the pool that pays most for it. Empty if they do not take it all."""
     parts = dict.fromkeys(among, 0)
-    left = total
+    left, step = total, max(1, total // FIRST_PARTS)
     while left:
         part = min(step, left)
         gains = {
@@ -59,21 +63,20 @@ def _poured(total: BaseUnits, step: BaseUnits, paid: Sequence[Curve], among: Seq
     return parts
 
 
-def _levelled(parts: dict[int, BaseUnits], step: BaseUnits, paid: Sequence[Curve]) -> None:
+def _move(parts: dict[int, BaseUnits], step: BaseUnits, paid: Sequence[Curve]) -> None:
     """Move steps from one pool to another for as long as that pays."""
-    moving = True
-    while moving:
-        moving = False
-        for giver in parts:
-            for taker in parts:
-                if giver == taker or parts[giver] < step:
-                    continue
-                less, more = paid[giver](parts[giver] - step), paid[taker](parts[taker] + step)
-                now = paid[giver](parts[giver]) + paid[taker](parts[taker])
-                if less != NEVER and more != NEVER and less + more > now:
-                    parts[giver] -= step
-                    parts[taker] += step
-                    moving = True
+    for giver, taker in permutations(parts, 2):
+        while parts[giver] >= step:
+            less, more = paid[giver](parts[giver] - step), paid[taker](parts[taker] + step)
+            now = paid[giver](parts[giver]) + paid[taker](parts[taker])
+            if NEVER in (less, more) or less + more <= now:
+                break
+            parts[giver] -= step
+            parts[taker] += step
+
+
+def _together(parts: Mapping[int, BaseUnits], paid: Sequence[Curve]) -> BaseUnits:
+    return sum(paid[index](part) for index, part in parts.items())
 
 
 def _remembering(curve: Curve) -> Curve:
