@@ -296,7 +296,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
                 break
             cost = up(offer << 64, price) if a_to_b else up(offer * price, ONE)
             if cost > U64_MAX:
-                raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: swap less")
+                raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
             if rest < cost:
                 return 0, got + (rest * price >> 64 if a_to_b else (rest << 64) // price)
             rest -= cost
