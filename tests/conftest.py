@@ -1,4 +1,7 @@
-"""Tests that are coroutines run on a virtual loop (see `tests.virtual`), unless an argument of theirs runs them."""
+"""Tests that are coroutines run on a virtual loop (see `tests.virtual`), unless an argument of theirs runs them.
+
+`pytest tests/venues --hypothesis-profile deep` looks at a million cases and more instead of a few thousand.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,18 @@ import inspect
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import virtual
 
 pytest_plugins = ["tests.server_fixtures"]
+
+settings.register_profile(
+    "deep", max_examples=50_000, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("shallow", deadline=None)  # that a machine is busy is no fault
+if settings.get_current_profile_name() == "default":
+    settings.load_profile("shallow")
 
 
 @pytest.hookimpl(tryfirst=True)

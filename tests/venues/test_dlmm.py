@@ -8,7 +8,7 @@ from struct import pack
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address
@@ -332,7 +332,6 @@ def test_a_token_2022_mint_without_a_transfer_fee_is_accepted_and_named_as_an_ac
 # What a swap leaves behind
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(worlds(), st.integers(1, 2**61), st.booleans())
 def test_what_the_bins_lose_is_what_is_paid_and_what_is_kept_or_withheld_of_it(
     world: PoolAccounts, amount: int, a_to_b: bool
