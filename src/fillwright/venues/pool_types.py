@@ -7,9 +7,10 @@ from typing import Final
 from fillwright.core.accounts import Account
 from fillwright.venues.pool import PoolType
 from fillwright.venues.raydium.amm_v4 import AMM_V4
+from fillwright.venues.raydium.clmm import CLMM
 from fillwright.venues.raydium.cpmm import CPMM
 
-POOL_TYPES: Final = (CPMM, AMM_V4)
+POOL_TYPES: Final = (CPMM, AMM_V4, CLMM)
 BY_NAME: Final = {each.name: each for each in POOL_TYPES}
 
 

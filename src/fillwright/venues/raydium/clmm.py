@@ -69,7 +69,7 @@ U128_MAX: Final = 2**128 - 1
 COMPUTE_UNITS: Final = 65_000
 COMPUTE_UNITS_PER_TICK: Final = 18_600
 TICK_ARRAYS_MAX: Final = 16  # more do not fit a transaction
-TICK_ARRAYS_WANTED: Final = 8  # in each direction
+TICK_ARRAYS_WANTED: Final = 10  # in each direction: as many as fit beside the wrapping of SOL
 
 # PoolState, 1544 bytes. Numbers of 128 bits are read as two halves, the low one first.
 POOL_BYTES: Final = 1544
@@ -137,8 +137,7 @@ class ClmmPool(msgspec.Struct, frozen=True):
     @property
     def accounts(self) -> tuple[Address, ...]:
         extensions = (self.extension,) if self.extension else ()
-        mints = (self.mint_a, self.mint_b) if self.transfer_fee_a or self.transfer_fee_b else ()
-        return (self.address, self.config, *extensions, *mints)
+        return (self.address, self.config, self.mint_a, self.mint_b, *extensions)
 
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays.
