@@ -36,7 +36,7 @@ from fillwright.core.errors import (
     UnsupportedToken,
 )
 from fillwright.core.units import U64_MAX, BaseUnits
-from fillwright.venues.mints import TransferFee, need, transfer_fee
+from fillwright.venues.mints import TransferFee, need, read_mint
 from fillwright.venues.pool import (
     Q64,
     AccountMeta,
@@ -422,7 +422,9 @@ def _arrays(address: Address, data: bytes, accounts: Mapping[Address, Account]) 
 def _transfer_fee(
     address: Address, accounts: Mapping[Address, Account], mint: Address, policy: Policy
 ) -> TransferFee | None:
-    fee = transfer_fee(accounts, mint, need(accounts, mint, "the mint").owner)
+    if need(accounts, mint, "the mint").owner == SPL_TOKEN:
+        return None
+    fee = read_mint(accounts, mint).transfer_fee
     if fee is not None and not policy.unproven_transfer_fees:
         raise UnsupportedToken(
             f"the mint {format_address(mint)} of the pool {format_address(address)} withholds a transfer fee, which is"
