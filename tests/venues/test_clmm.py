@@ -292,7 +292,7 @@ REFUSALS: Final = {
         patched(WORLD, POOL, {269: pack("<i", TICK_MAX)}), InvalidPool, "at a tick that does not exist"
     ),
     "tick in another's place": Refusal(
-        patched(WORLD, ARRAY, {FIRST_TICK: pack("<i", -1_190)}), InvalidPool, "in the place of another"
+        patched(WORLD, ARRAY, {FIRST_TICK: pack("<i", -1_190)}), InvalidPool, "where it cannot be"
     ),
     "array without a tick": Refusal(
         patched(WORLD, ARRAY, {FIRST_TICK + 20: bytes(16)}), InvalidPool, "has no tick"
@@ -354,7 +354,7 @@ REFUSALS: Final = {
     "nothing": Refusal(WORLD, AmountTooSmall, "nothing is to be swapped", 0),
     "too little": Refusal(WORLD, AmountTooSmall, "would pay nothing", 1),
     "all is withheld on the way in": Refusal(
-        world(transfer_fees=((10_000, U64_MAX), None)), AmountTooSmall, "would pay nothing"
+        world(transfer_fees=((10_000, U64_MAX), None)), AmountTooSmall, "leaves nothing"
     ),
     "all is withheld on the way out": Refusal(
         world(transfer_fees=(None, (10_000, U64_MAX))), AmountTooSmall, "would pay nothing"

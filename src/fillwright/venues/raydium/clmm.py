@@ -26,6 +26,7 @@ import msgspec
 from fillwright.core.accounts import Account, Address, ChainTime, format_address
 from fillwright.core.errors import (
     AmountOverflow,
+    AmountTooSmall,
     InsufficientLiquidity,
     InvalidPool,
     MissingAccount,
@@ -155,10 +156,12 @@ class ClmmPool(msgspec.Struct, frozen=True):
         else:
             fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
+        if not arriving:
+            raise AmountTooSmall(f"the transfer fee leaves nothing for the pool {format_address(self.address)}: swap more")
         left, gross, fees, growth, crossed = arriving, 0, 0, 0, 0
         sqrt_price, liquidity = self.sqrt_price, self.liquidity
         path: list[Address] = []
-        for tick, net_liquidity in self._ticks(a_to_b, path) if left else ():
+        for tick, net_liquidity in self._ticks(a_to_b, path):
             target = self._target(tick, a_to_b)
             if liquidity:
                 usable = left * (RATE - self.trade_fee) // RATE
@@ -190,8 +193,7 @@ class ClmmPool(msgspec.Struct, frozen=True):
         self._check_fees(a_to_b, fees, growth)
         check_received(gross, self.address)
         received = gross if fee_out is None else gross - fee_out.of(gross, at.epoch)
-        square = self.sqrt_price * self.sqrt_price
-        price_a, price_b = Q64 * Q64, square
+        price_a, price_b = Q64 * Q64, self.sqrt_price * self.sqrt_price
         return PoolQuote(
             amount,
             check_received(received, self.address),
@@ -242,7 +244,7 @@ class ClmmPool(msgspec.Struct, frozen=True):
             if len(path) == TICK_ARRAYS_MAX:
                 raise InsufficientLiquidity(
                     f"the swap would walk more than {TICK_ARRAYS_MAX} tick arrays of the pool"
-                    f" {format_address(self.address)}, which is what a transaction can name: swap less"
+                    f" {format_address(self.address)}, more than a transaction can name: swap less"
                 )
             data = self._array(start, span, path)
             if number == here:
@@ -262,7 +264,7 @@ class ClmmPool(msgspec.Struct, frozen=True):
                 if gross_low or gross_high:
                     if tick != start + place * spacing or abs(tick) > TICK_MAX:
                         raise InvalidPool(
-                            f"the pool {format_address(self.address)} has tick {tick} in the place of another"
+                            f"the pool {format_address(self.address)} has tick {tick} where it cannot be"
                         )
                     is_empty = False
                     yield tick, (high << 64) + low
