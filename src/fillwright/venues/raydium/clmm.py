@@ -157,7 +157,9 @@ class ClmmPool(msgspec.Struct, frozen=True):
             fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
         if not arriving:
-            raise AmountTooSmall(f"the transfer fee leaves nothing for the pool {format_address(self.address)}: swap more")
+            raise AmountTooSmall(
+                f"the transfer fee leaves nothing for the pool {format_address(self.address)}: swap more"
+            )
         left, gross, fees, growth, crossed = arriving, 0, 0, 0, 0
         sqrt_price, liquidity = self.sqrt_price, self.liquidity
         path: list[Address] = []
@@ -263,9 +265,7 @@ class ClmmPool(msgspec.Struct, frozen=True):
                     )
                 if gross_low or gross_high:
                     if tick != start + place * spacing or abs(tick) > TICK_MAX:
-                        raise InvalidPool(
-                            f"the pool {format_address(self.address)} has tick {tick} where it cannot be"
-                        )
+                        raise InvalidPool(f"the pool {format_address(self.address)} has tick {tick} where it cannot be")
                     is_empty = False
                     yield tick, (high << 64) + low
             if is_empty:
