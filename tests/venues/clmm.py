@@ -25,8 +25,8 @@ from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, p
 
 TYPE: PoolType = CLMM
 POOL, CONFIG, VAULT_A, VAULT_B = (address(name) for name in ("pool", "config", "vault a", "vault b"))
-MINT_A, MINT_B, OBSERVATION = (address(name) for name in ("mint a", "mint b", "observation"))
-EXTENSION = derive(RAYDIUM_CLMM, b"pool_tick_array_bitmap_extension", POOL)
+MINTS = MINT_A, MINT_B = address("mint a"), address("mint b")
+OBSERVATION = address("observation")
 TICK_MAX = 443_636
 X64 = 2**64
 PARTS = 2**16
@@ -46,11 +46,17 @@ def world(
     owed: tuple[int, int, int, int] = (0, 0, 0, 0),
     transfer_fees: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None),
     has_extension: bool = True,
+    name: str = "",
+    mints: tuple[Address, Address] = MINTS,
+    decimals: tuple[int, int] = (6, 6),
 ) -> PoolAccounts:
     """Return a pool whose price is `part` of PARTS from `tick` to the next tick.
 
     `rates` are of the trade fee, and of it the protocol's and the fund's; `owed` is to protocol and fund, of each side.
     """
+    pool_address, config_address, vault_a, vault_b = (
+        address(f"{name}{what}") for what in ("pool", "config", "vault a", "vault b")
+    )
     lower, upper = sqrt_price_at(tick), sqrt_price_at(tick + 1)
     sqrt_price = lower + (upper - lower) * part // PARTS
     liquidity = sum(amount for low, high, amount in positions if low <= tick < high)
@@ -58,34 +64,41 @@ def world(
     default, positive, negative = bitmaps(starts, 60 * spacing)
     pool = b"".join(
         (
-            bytes.fromhex("f7ede3f5d7c3de46"), bytes(1), CONFIG, bytes(32), MINT_A, MINT_B, VAULT_A, VAULT_B,
-            OBSERVATION, bytes([6, 6]), pack("<H", spacing), u128(liquidity), u128(sqrt_price), pack("<i4x", tick),
+            bytes.fromhex("f7ede3f5d7c3de46"), bytes(1), config_address, bytes(32), *mints, vault_a, vault_b,
+            OBSERVATION, bytes(decimals), pack("<H", spacing), u128(liquidity), u128(sqrt_price), pack("<i4x", tick),
             u128(growths[0]), u128(growths[1]), pack("<QQ", *owed[:2]), bytes(64), bytes(2 + 6 + 507), default,
             bytes(32), pack("<QQ", *owed[2:]), bytes(8 + 8 + 80 + 368),
         )
     )  # fmt: skip
     trade, protocol, fund = rates
     config = bytes.fromhex("daf42168cbcb2b6f") + pack("<35xIIHI", protocol, trade, spacing, fund) + bytes(60)
-    mints = [a_mint() if fee is None else a_fee_mint(*fee) for fee in transfer_fees]
+    mint_accounts = [
+        a_mint(places) if fee is None else a_fee_mint(*fee, decimals=places)
+        for fee, places in zip(transfer_fees, decimals, strict=True)
+    ]
     accounts = {
-        POOL: Account(RAYDIUM_CLMM, pool),
-        CONFIG: Account(RAYDIUM_CLMM, config),
-        MINT_A: mints[0],
-        MINT_B: mints[1],
-        **{array_at(start): tick_array(positions, start, spacing) for start in starts},
+        pool_address: Account(RAYDIUM_CLMM, pool),
+        config_address: Account(RAYDIUM_CLMM, config),
+        mints[0]: mint_accounts[0],
+        mints[1]: mint_accounts[1],
+        **{array_at(start, pool_address): tick_array(positions, start, spacing, pool_address) for start in starts},
     }
     if has_extension:
-        extension = bytes.fromhex("3c9624db61808b99") + POOL + positive + negative
-        accounts[EXTENSION] = Account(RAYDIUM_CLMM, extension)
-    return PoolAccounts(POOL, SLOT, NOW, accounts)
+        extension = bytes.fromhex("3c9624db61808b99") + pool_address + positive + negative
+        accounts[extension_of(pool_address)] = Account(RAYDIUM_CLMM, extension)
+    return PoolAccounts(pool_address, SLOT, NOW, accounts)
+
+
+def extension_of(pool: Address) -> Address:
+    return derive(RAYDIUM_CLMM, b"pool_tick_array_bitmap_extension", pool)
 
 
 def array_at(start: int, pool: Address = POOL) -> Address:
     return derive(RAYDIUM_CLMM, b"tick_array", pool, pack(">i", start))
 
 
-def tick_array(positions: Sequence[Position], start: int, spacing: int) -> Account:
-    data = bytes.fromhex("c09b55cd31f9812a") + POOL + pack("<i", start)
+def tick_array(positions: Sequence[Position], start: int, spacing: int, pool: Address) -> Account:
+    data = bytes.fromhex("c09b55cd31f9812a") + pool + pack("<i", start)
     for tick in range(start, start + 60 * spacing, spacing):
         net = sum(amount * ((tick == low) - (tick == high)) for low, high, amount in positions)
         gross = sum(amount for low, high, amount in positions if tick in (low, high))

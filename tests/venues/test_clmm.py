@@ -35,7 +35,6 @@ from fillwright.venues.raydium.tick_bitmap import arrays_from, bits_of
 from fillwright.venues.raydium.tick_math import SQRT_PRICE_MAX, SQRT_PRICE_MIN, TICK_MAX, amount_in, sqrt_price_at
 from tests.venues.clmm import (
     CONFIG,
-    EXTENSION,
     MINT_A,
     MINT_B,
     OBSERVATION,
@@ -47,6 +46,7 @@ from tests.venues.clmm import (
     after,
     array_at,
     bitmaps,
+    extension_of,
     tick_at,
     u128,
     world,
@@ -54,6 +54,7 @@ from tests.venues.clmm import (
 from tests.venues.model import NOW, POLICY, address, an_extended_mint, patched
 from tests.venues.test_recordings import recordings
 
+EXTENSION: Final = extension_of(POOL)
 SPAN: Final = 600  # ticks of an array at the spacing of `world`
 TRADER: Final = Trader(address("wallet"), address("in account"), address("out account"))
 FIRST_TICK: Final = 44  # of an array: -1200 and 1200 are the first of theirs
@@ -394,13 +395,9 @@ def test_what_is_not_modelled_or_cannot_be_is_refused_by_name(refusal: Refusal) 
         )
 
 
-def test_what_makes_decode_refuse_makes_wanted_refuse_or_name_accounts_and_nothing_else() -> None:
-    for refusal in REFUSALS.values():
-        try:
-            named = CLMM.wanted(POOL, refusal.pool.accounts)
-        except QuoteRefused:
-            continue
-        assert len(named) <= 5 + 2 * TICK_ARRAYS_WANTED
+@pytest.mark.parametrize("name", ["no spacing", "tick beyond the range", "extension of another pool"])
+def test_a_pool_that_cannot_be_right_names_no_arrays_and_leaves_it_to_decode_to_say_why(name: str) -> None:
+    assert CLMM.wanted(POOL, REFUSALS[name].pool.accounts) == (POOL, CONFIG, MINT_A, MINT_B, EXTENSION)
 
 
 # The instruction

@@ -33,6 +33,7 @@ from fillwright.core.errors import (
     MissingTickArray,
     NotTradable,
     NotYetOpen,
+    QuoteRefused,
     UnsupportedMode,
     UnsupportedToken,
 )
@@ -334,14 +335,17 @@ class ClmmPool(msgspec.Struct, frozen=True):
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: config, mints, bitmap extension, and the nearest tick arrays.
 
-    Those are up to TICK_ARRAYS_WANTED in each direction, by the pool's own bitmap until the extension is at hand. Raise
-    MissingAccount, UnknownLayout or InvalidPool.
+    Those are up to TICK_ARRAYS_WANTED in each direction, by the pool's own bitmap until the extension is at hand. Where
+    the pool cannot be right, none: `decode` says why. Raise MissingAccount or UnknownLayout.
     """
     data = _pool_data(address, accounts)
     config, mint_a, mint_b, *_ = _KEYS.unpack_from(data)
     tick_spacing, *_, tick = _POSITION.unpack_from(data)
-    _check_tick(address, tick_spacing, tick)
-    extension, arrays = _extension_at(address), _arrays(address, data, accounts)
+    try:
+        _check_tick(address, tick_spacing, tick)
+        arrays = _arrays(address, data, accounts)
+    except QuoteRefused:
+        return (address, config, mint_a, mint_b, _extension_at(address))
     span = TICKS * tick_spacing
     numbers = [
         number
@@ -350,7 +354,7 @@ def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Addre
         if _exists(number * span, span)
     ]
     tick_arrays = (_array_at(address, number * span) for number in dict.fromkeys(numbers))
-    return (address, config, mint_a, mint_b, extension, *tick_arrays)
+    return (address, config, mint_a, mint_b, _extension_at(address), *tick_arrays)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> ClmmPool:
