@@ -8,9 +8,10 @@ from fillwright.core.accounts import Account
 from fillwright.venues.meteora.dlmm import DLMM
 from fillwright.venues.pool import PoolType
 from fillwright.venues.raydium.amm_v4 import AMM_V4
+from fillwright.venues.raydium.clmm import CLMM
 from fillwright.venues.raydium.cpmm import CPMM
 
-POOL_TYPES: Final = (CPMM, AMM_V4, DLMM)
+POOL_TYPES: Final = (CPMM, AMM_V4, CLMM, DLMM)
 BY_NAME: Final = {each.name: each for each in POOL_TYPES}
 
 
