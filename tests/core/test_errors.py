@@ -31,14 +31,18 @@ PUBLISHED = {
     "pair_not_listed", "payload_too_large", "queue_full", "same_token", "signing_halted", "slippage_exceeded",
     "store_unavailable", "too_many_requests", "transaction_expired", "transaction_reverted", "unauthorized",
     "unknown_order_kind", "unknown_token", "unroutable", "unsupported_media_type", "venue_unavailable",
-    "version_conflict", "wrong_chain",
+    "version_conflict", "wrong_chain", "invalid_recording",
+    "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
+    "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
+    "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
 }  # fmt: skip
 WORTH_ANOTHER_ATTEMPT = {
     "price_deviation_too_high", "price_impact_too_high", "price_unknown",
     "venue_unavailable", "no_route", "chain_unavailable", "slippage_exceeded", "transaction_reverted",
     "transaction_expired", "internal_error",
+    "missing_account", "missing_tick_array", "missing_bin_array", "insufficient_liquidity", "stale_quote",
 }  # fmt: skip
-ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.StoreError}
+ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.QuoteRefused, errors.StoreError}
 
 
 def every(kind: type[E]) -> Iterator[type[E]]:

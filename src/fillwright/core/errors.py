@@ -58,6 +58,7 @@ FillwrightError
 │   ├── TransactionExpired *
 │   └── InternalError      *
 ├── Exposed                    anybody on the network could trade: the engine does not start
+├── InvalidRecording           a file of recorded swaps cannot be read
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -423,6 +424,11 @@ class InternalError(ExecutionError):
 class Exposed(FillwrightError):
     code = "exposed"
     title = "The engine would be open to everybody"
+
+
+class InvalidRecording(FillwrightError):
+    code = "invalid_recording"
+    title = "The file holds no recorded swaps"
 
 
 class MissingExtra(FillwrightError):

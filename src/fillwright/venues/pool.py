@@ -23,7 +23,6 @@ from fillwright.core.errors import AmountOverflow, AmountTooSmall, UnknownLayout
 from fillwright.core.units import BPS, U64_MAX, BaseUnits, Bps
 
 Q64: Final = 2**64
-FIXED_COMPUTE_UNITS: Final = 20_000
 
 
 class PoolQuote(msgspec.Struct, frozen=True):
@@ -113,6 +112,9 @@ class PoolType:
     wanted: Callable[[Address, Mapping[Address, Account]], tuple[Address, ...]]
     decode: Callable[[Address, Mapping[Address, Account], Policy], Pool]
     is_length_min: bool = False
+
+    def is_pool(self, data: bytes) -> bool:
+        return len(data) == self.length and data.startswith(self.discriminator)
 
 
 def up(numerator: int, denominator: int) -> int:

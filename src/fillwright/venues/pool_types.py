@@ -1,0 +1,21 @@
+"""The pool types, one line each. A new one is a module like the others, and a line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fillwright.core.accounts import Account
+from fillwright.venues.pool import PoolType
+from fillwright.venues.raydium.amm_v4 import AMM_V4
+from fillwright.venues.raydium.cpmm import CPMM
+
+POOL_TYPES: Final = (CPMM, AMM_V4)
+BY_NAME: Final = {each.name: each for each in POOL_TYPES}
+
+
+def identify(account: Account) -> PoolType | None:
+    """Return of which type a pool's account is; None if it is no pool that is known."""
+    for each in POOL_TYPES:
+        if account.owner == each.program and each.is_pool(account.data):
+            return each
+    return None

@@ -1,0 +1,10 @@
+"""The models by pool type, one line each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.venues import amm_v4, cpmm
+from tests.venues.model import Model
+
+MODELS: Final[dict[str, Model]] = {model.TYPE.name: model for model in (cpmm, amm_v4)}
