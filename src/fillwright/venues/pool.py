@@ -114,7 +114,8 @@ class PoolType:
     is_length_min: bool = False
 
     def is_pool(self, data: bytes) -> bool:
-        return len(data) == self.length and data.startswith(self.discriminator)
+        is_length_right = len(data) == self.length or (self.is_length_min and len(data) > self.length)
+        return is_length_right and data.startswith(self.discriminator)
 
 
 def up(numerator: int, denominator: int) -> int:

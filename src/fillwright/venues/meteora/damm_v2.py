@@ -113,8 +113,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
 
     @property
     def accounts(self) -> tuple[Address, ...]:
-        mints = (self.mint_a, self.mint_b) if self.transfer_fee_a or self.transfer_fee_b else ()
-        return (self.address, *mints)
+        mints = ((self.mint_a, self.program_a), (self.mint_b, self.program_b))
+        return (self.address, *(mint for mint, program in mints if program == TOKEN_2022))
 
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays.
@@ -228,9 +228,9 @@ class DammV2Pool(msgspec.Struct, frozen=True):
 
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
-    """Return the accounts that a quote depends on: the pool, and its mints where Token-2022 may withhold of them."""
+    """Return the accounts that a quote depends on: the pool, and those of its mints that are of Token-2022."""
     data = _pool_data(address, accounts)
-    return (address, *_MINTS.unpack_from(data)) if any(data[_TOKEN_FLAGS]) else (address,)
+    return (address, *(mint for mint, flag in zip(_MINTS.unpack_from(data), data[_TOKEN_FLAGS], strict=True) if flag))
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> DammV2Pool:  # noqa: ARG001  # as every pool type
