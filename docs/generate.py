@@ -140,6 +140,17 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         " given up.",
         "webhook_timeout_ms": "How long an address may take to answer.",
     },
+    "Pools": {
+        "pools": "A file or folder with snapshots of real pools, from `fillwright pools import`: the engine then quotes"
+        " these, exactly as their programs would, while swaps are still made on the simulated chain. Empty: the"
+        " simulated market.",
+        "quote_slots_max": "How many slots a pool may lie behind what was read last before it is not quoted.",
+        "priority_fee_micro_lamports": "What a transaction pays for each compute unit, which counts in the comparison.",
+        "amm_v4_fee": "How Raydium's AMM v4 rounds its fee: `current` as programs since August 2025, `legacy` as older"
+        " ones, which take nothing where it is less than half a unit.",
+        "unproven_transfer_fees": "Whether to quote pools of types for which the transfer fees of Token-2022 are known"
+        " from documentation, but were not compared with swaps (CLMM and DLMM).",
+    },
     "BullMQ bridge": {
         "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",
         "bullmq_prefix": "The prefix of that queue's keys in Redis.",

@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "demo": "Start an engine, submit some orders and show their lives.",
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",
+    "pools": "Import snapshots of real pools, and verify quotes against recorded swaps.",
     "stats": "Count what waits, runs and is done.",
     "top": "Show what the engine does, live.",
     "halt": "Stop taking and signing orders, at once and everywhere.",

@@ -26,14 +26,16 @@ from fillwright.api.http import HttpApi, HttpSettings, application
 from fillwright.api.protocol import HttpProtocol, WebSocketProtocol
 from fillwright.api.stream import StreamApi, StreamSettings
 from fillwright.api.webhooks import Webhooks, WebhookSettings
+from fillwright.api.wire import Json, preview_view
 from fillwright.backends import open_bus, open_store
 from fillwright.backends.memory import MemoryBus
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
+from fillwright.core.control import LOCAL_ACCOUNT
 from fillwright.core.errors import Exposed, MissingExtra, WrongChain
-from fillwright.core.ports import Bus, Chain, Clock, Prices, Store, Venue
+from fillwright.core.ports import Bus, Chain, Clock, OrderRequest, Prices, Store, Venue
 from fillwright.core.retry import RetryPolicy
-from fillwright.core.tokens import TokenRegistry
+from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
@@ -60,6 +62,7 @@ class Parts:
     here: Bus
     metrics: Metrics
     venues: Sequence[Venue]
+    tokens: TokenRegistry
     gate: Gate
     risk: Risk
     intake: Intake
@@ -111,7 +114,7 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         # Engines that share a Redis must not hear each other: what joins processes is their database.
         bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
         opened.push_async_callback(bus.close)
-        venues, prices = open_market(settings, clock)
+        venues, prices, tokens = open_market(settings, clock)
         gate = Gate(store, clock)
         await gate.open()
         opened.push_async_callback(gate.close)
@@ -122,8 +125,8 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
                 "bus_fault", "Whether news between processes comes by polling.", lambda: bus.fault is not None
             )
         risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
-        intake = Intake(store, venues, TokenRegistry(), clock, settings.quote_deadline_ms, gate, risk)
-        yield Parts(settings, clock, store, bus, here, metrics, venues, gate, risk, intake)
+        intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms, gate, risk)
+        yield Parts(settings, clock, store, bus, here, metrics, venues, tokens, gate, risk, intake)
 
 
 @contextlib.asynccontextmanager
@@ -284,7 +287,7 @@ def open_api(parts: Parts) -> Api:
         stream_api,
         Access(parts.gate, parts.store, parts.clock, access_settings),
         parts.gate,
-        TokenRegistry(),
+        parts.tokens,
         parts.clock,
         webhook_settings(settings),
         parts.metrics if settings.metrics == "on" else None,
@@ -344,7 +347,13 @@ def _wrong_chain(pinned: str, found: str, ledger: Path) -> WrongChain:
     )
 
 
-def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices]:
+def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices, TokenRegistry]:
+    """Return what is asked for quotes, what tokens are worth, and which tokens there are.
+
+    Raise InvalidSnapshot if pools are to be read from files that cannot be.
+    """
+    if settings.pools:
+        return _open_pools(settings)
     market = Market(
         MarketSettings(
             fee_bps={"raydium": settings.sim_raydium_fee_bps, "meteora": settings.sim_meteora_fee_bps},
@@ -357,7 +366,29 @@ def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices]:
             venue_down_rate=settings.sim_venue_down_rate,
         )
     )
-    return [make(name, market, clock) for name, make in VENUES.items()], SimulatedPrices(market, clock)
+    venues = [make(name, market, clock) for name, make in VENUES.items()]
+    return venues, SimulatedPrices(market, clock), TokenRegistry()
+
+
+def _open_pools(settings: Settings) -> tuple[list[Venue], Prices, TokenRegistry]:
+    # What the simulated market has no need of is not loaded with it.
+    from fillwright.venues.market import MarketRules, PoolVenue
+    from fillwright.venues.pool import Policy
+    from fillwright.venues.prices import DollarPrices
+    from fillwright.venues.snapshots import SnapshotPools, read_snapshots, tokens_of
+
+    snapshots = read_snapshots(Path(settings.pools))
+    policy = Policy(settings.amm_v4_fee, settings.unproven_transfer_fees == "on")
+    rules = MarketRules(settings.quote_slots_max, settings.priority_fee_micro_lamports, policy)
+    known = {token.mint for token in WELL_KNOWN}
+    tokens = TokenRegistry((*WELL_KNOWN, *(token for token in tokens_of(snapshots) if token.mint not in known)))
+    return [PoolVenue(SnapshotPools(snapshots), rules)], DollarPrices(), tokens
+
+
+async def preview(settings: Settings, request: OrderRequest) -> Json:
+    """Return what the API would of the route that an order would take now. Raise Denied or ExecutionError."""
+    async with open_parts(settings) as parts:
+        return preview_view(await parts.intake.quote(request, LOCAL_ACCOUNT))
 
 
 def open_ledger(settings: Settings, clock: Clock, *, read_only: bool = False) -> Ledger:

@@ -84,6 +84,12 @@ class Settings:
     stream_backlog_max: Positive = 1_000
     stream_connections_max: Positive = 10_000
 
+    pools: str = ""
+    quote_slots_max: Count = 150
+    priority_fee_micro_lamports: Count = 10_000
+    amm_v4_fee: Literal["current", "legacy"] = "current"
+    unproven_transfer_fees: Literal["on", "off"] = "off"
+
     bullmq_queue: str = "order-queue"
     bullmq_prefix: str = "bull"
     bullmq_concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100

@@ -25,7 +25,9 @@ SEED_FEES = {"raydium": 30, "meteora": 20}
 async def ask(venue: Venue, request: QuoteRequest) -> Quote:
     """Return the quote, whether the venue has it at hand or not."""
     answer = venue.quote(request)
-    return answer if isinstance(answer, Quote) else await answer
+    quote = answer if isinstance(answer, Quote) else await answer
+    assert isinstance(quote, Quote)
+    return quote
 
 
 def the_venues(clock: virtual.VirtualClock, **settings: Any) -> list[Venue]:

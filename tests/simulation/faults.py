@@ -22,7 +22,7 @@ from fillwright.core.lifecycle import Accepted, Event, Update
 from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Chain, Claims, Clock, Finalized, Store, Venue
-from fillwright.core.routing import Quote, QuoteRequest, Route
+from fillwright.core.routing import Answer, Quote, QuoteRequest, Route
 from fillwright.core.units import BaseUnits, Millis, OrderId, Signature
 
 T = TypeVar("T")
@@ -311,10 +311,10 @@ class FaultyVenue:
         self.name = venue.name
         self._venue, self._process = venue, process
 
-    def quote(self, request: QuoteRequest) -> Coroutine[Any, Any, Quote]:
+    def quote(self, request: QuoteRequest) -> Coroutine[Any, Any, Quote | Sequence[Answer]]:
         return self._quote(request)
 
-    async def _quote(self, request: QuoteRequest) -> Quote:
+    async def _quote(self, request: QuoteRequest) -> Quote | Sequence[Answer]:
         self._process.check()
         if self._process.happens(self._process.odds.silent):
             self._process.journal.fault("silent", f"quote {self.name}")

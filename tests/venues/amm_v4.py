@@ -7,14 +7,14 @@ from struct import pack_into
 
 from hypothesis import strategies as st
 
-from fillwright.core.accounts import Account, ChainTime, PoolAccounts
+from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
 from fillwright.venues.pool import PoolQuote, PoolType
 from fillwright.venues.programs import RAYDIUM_AMM_V4
 from fillwright.venues.raydium.amm_v4 import AMM_V4, AmmV4Pool
-from tests.venues.model import NOW, SLOT, a_mint, address, moved, token_account, u64s
+from tests.venues.model import NOW, POLICY, SLOT, a_mint, address, moved, token_account, u64s
 
 TYPE: PoolType = AMM_V4
-POOL, VAULT_A, VAULT_B, MINT_A, MINT_B = (address(name) for name in ("pool", "vault a", "vault b", "mint a", "mint b"))
+MINTS = (address("mint a"), address("mint b"))
 
 
 def world(
@@ -25,21 +25,25 @@ def world(
     fee: tuple[int, int] = (25, 10_000),
     owed: tuple[int, int] = (0, 0),
     open_time_s: int = 0,
+    name: str = "",
+    mints: tuple[Address, Address] = MINTS,
+    decimals: tuple[int, int] = (6, 6),
 ) -> PoolAccounts:
     """Return a pool. `owed` is what need_take_pnl says of each side."""
+    pool_address, vault_a, vault_b = (address(f"{name}{what}") for what in ("pool", "vault a", "vault b"))
     pool = bytearray(752)
     pack_into("<QQ", pool, 0, status, 254)
     pack_into("<QQQQ", pool, 176, *fee, *owed)
     pack_into("<Q", pool, 224, open_time_s)
-    pack_into("<32s32s32s32s", pool, 336, VAULT_A, VAULT_B, MINT_A, MINT_B)
+    pack_into("<32s32s32s32s", pool, 336, vault_a, vault_b, *mints)
     accounts = {
-        POOL: Account(RAYDIUM_AMM_V4, bytes(pool)),
-        VAULT_A: token_account(MINT_A, reserve_a + owed[0]),
-        VAULT_B: token_account(MINT_B, reserve_b + owed[1]),
-        MINT_A: a_mint(),
-        MINT_B: a_mint(),
+        pool_address: Account(RAYDIUM_AMM_V4, bytes(pool)),
+        vault_a: token_account(mints[0], reserve_a + owed[0]),
+        vault_b: token_account(mints[1], reserve_b + owed[1]),
+        mints[0]: a_mint(decimals[0]),
+        mints[1]: a_mint(decimals[1]),
     }
-    return PoolAccounts(POOL, SLOT, NOW, accounts)
+    return PoolAccounts(pool_address, SLOT, NOW, accounts)
 
 
 def worlds() -> st.SearchStrategy[PoolAccounts]:
@@ -55,5 +59,7 @@ def exact_out(pool: AmmV4Pool, amount: int, a_to_b: bool, at: ChainTime) -> Frac
 
 
 def after(world: PoolAccounts, quote: PoolQuote) -> PoolAccounts:
-    vault_in, vault_out = (VAULT_A, VAULT_B) if quote.a_to_b else (VAULT_B, VAULT_A)
+    pool = AMM_V4.decode(world.address, world.accounts, POLICY)
+    assert isinstance(pool, AmmV4Pool)
+    vault_in, vault_out = (pool.vault_a, pool.vault_b) if quote.a_to_b else (pool.vault_b, pool.vault_a)
     return moved(moved(world, vault_in, quote.in_amount), vault_out, -quote.out_amount)

@@ -33,7 +33,7 @@ def mutated(recordings: Sequence[Recording], count: int, seed: int) -> Iterator[
 
 def _damage(accounts: dict[Address, Account], address: Address, chance: Random) -> None:
     account = accounts[address]
-    data = bytearray(account.data)
+    data = bytearray(account.data) or bytearray(1)
     match chance.randrange(20):
         case 0:
             del accounts[address]

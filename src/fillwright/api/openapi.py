@@ -101,6 +101,11 @@ _SHAPES: Final = {
     "Quote": _object({"dex": _TEXT, "selected": {"type": "boolean"}, "code": _TEXT, "reason": _TEXT}, {
         "pool": _TEXT, "outAmount": _AMOUNT, "price": _or_null(_NUMBER), "effectivePrice": _NUMBER, "fee": _NUMBER,
         "feeBps": _WHOLE, "priceImpactBps": _BPS, "timestamp": _TIME,
+        "type": _TEXT, "slot": _WHOLE, "costAmount": _AMOUNT, "legs": _list(_of("Leg")),
+    }),
+    "Leg": _object({
+        "dex": _TEXT, "pool": _TEXT, "type": _TEXT, "slot": _WHOLE, "tokenIn": _TEXT, "tokenOut": _TEXT,
+        "inAmount": _AMOUNT, "outAmount": _AMOUNT, "feeBps": _WHOLE, "priceImpactBps": _BPS,
     }),
     "Attempt": _object({"attempt": _WHOLE, "startedAt": _TIME, "status": _TEXT}, {
         "selectedDex": _TEXT, "txHash": _TEXT, "submittedAt": _TIME, "endedAt": _TIME, "error": _of("Failure"),

@@ -69,9 +69,9 @@ from fillwright.core.limits import LOCAL, Limits
 from fillwright.core.limits_document import from_document, to_document, used_document
 from fillwright.core.order import Fill, Order, Terms
 from fillwright.core.ports import OrderRequest, QueueCounts, QuotePreview
-from fillwright.core.routing import PassedOver, Quote, Route
-from fillwright.core.tokens import TokenRegistry
-from fillwright.core.units import BPS, BaseUnits, Millis, Token, difference_bps, format_amount
+from fillwright.core.routing import Leg, PassedOver, Quote, Route
+from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
+from fillwright.core.units import BPS, BaseUnits, Millis, Mint, Token, difference_bps, format_amount
 
 Json = dict[str, Any]
 
@@ -451,7 +451,7 @@ def _fill(fill: Fill, terms: Terms) -> Json:
 
 def _quote(quote: Quote, terms: Terms) -> Json:
     effective = price(quote.in_amount, quote.out_amount, terms)
-    return {
+    told: Json = {
         "dex": quote.venue,
         "pool": quote.pool,
         "outAmount": _text(quote.out_amount, terms.token_out),
@@ -462,10 +462,41 @@ def _quote(quote: Quote, terms: Terms) -> Json:
         "priceImpactBps": quote.price_impact_bps,
         "timestamp": iso(quote.quoted_at_ms),
     }
+    if quote.legs:
+        told |= {
+            "type": quote.type,
+            "slot": min(leg.slot for leg in quote.legs),
+            "costAmount": _text(quote.cost_amount, terms.token_out),
+            "legs": [_leg(leg, terms) for leg in quote.legs],
+        }
+    return told
+
+
+def _leg(leg: Leg, terms: Terms) -> Json:
+    token_in, token_out = (_token(mint, terms) for mint in (leg.mint_in, leg.mint_out))
+    return {
+        "dex": leg.venue,
+        "pool": leg.pool,
+        "type": leg.pool_type,
+        "slot": leg.slot,
+        "tokenIn": token_in.symbol,
+        "tokenOut": token_out.symbol,
+        "inAmount": _text(leg.in_amount, token_in),
+        "outAmount": _text(leg.out_amount, token_out),
+        "feeBps": leg.fee_bps,
+        "priceImpactBps": leg.price_impact_bps,
+    }
+
+
+def _token(mint: Mint, terms: Terms) -> Token:
+    """Return one of the order's tokens, or that between them, which is well known."""
+    return next(token for token in (terms.token_in, terms.token_out, *WELL_KNOWN) if token.mint == mint)
 
 
 def _passed_over(venue: PassedOver, terms: Terms) -> Json:
-    answer = _quote(venue.quote, terms) if venue.quote else {"dex": venue.venue}
+    answer = {"dex": venue.venue, **({"pool": venue.pool} if venue.pool else {})}
+    if venue.quote:
+        answer = _quote(venue.quote, terms)
     return {**answer, "selected": False, "code": venue.code, "reason": venue.reason}
 
 

@@ -82,11 +82,15 @@ def seconds_since(start: str, time: str) -> float:
 
 def quotes_table(quotes: list[Json], terms: Json) -> Table:
     """Return every venue's answer, the one taken first."""
-    grid = table("Venue", "Pays", "Price", "Fee", "Impact", "Why")
+    of_pools = any("pool" in quote and "legs" in quote for quote in quotes)
+    pool_columns = ("Pool", "Type", "Slot") if of_pools else ()
+    grid = table("Venue", *pool_columns, "Pays", "Price", "Fee", "Impact", "Why")
     for quote in quotes:
         answered = "outAmount" in quote
+        pool = (_pools_text(quote), quote.get("type", "-"), str(quote.get("slot", "-"))) if of_pools else ()
         grid.add_row(
             Text(quote["dex"], style="green" if quote["selected"] else ""),
+            *pool,
             f"{quote['outAmount']} {terms['tokenOut']}" if answered else "-",
             price_text(quote["effectivePrice"]) if answered else "-",
             f"{quote['feeBps']} bps" if answered else "-",
@@ -94,6 +98,15 @@ def quotes_table(quotes: list[Json], terms: Json) -> Table:
             "selected, pays most" if quote["selected"] else quote["reason"],
         )
     return grid
+
+
+def _pools_text(quote: Json) -> str:
+    """Return the pools of a quote: what part of the amount each gets if they share it, else where each leads."""
+    legs = quote.get("legs", [])
+    if len(legs) < 2:
+        return str(quote.get("pool", "-"))
+    does = "{inAmount} {tokenIn}" if quote["type"] == "split" else "to {tokenOut}"
+    return "\n".join(f"{leg['pool'][:4]}..{leg['pool'][-4:]} {does.format(**leg)}" for leg in legs)
 
 
 def order_facts(order: Json) -> Text:

@@ -59,6 +59,7 @@ FillwrightError
 │   └── InternalError      *
 ├── Exposed                    anybody on the network could trade: the engine does not start
 ├── InvalidRecording           a file of recorded swaps cannot be read
+├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -429,6 +430,11 @@ class Exposed(FillwrightError):
 class InvalidRecording(FillwrightError):
     code = "invalid_recording"
     title = "The file holds no recorded swaps"
+
+
+class InvalidSnapshot(FillwrightError):
+    code = "invalid_snapshot"
+    title = "The file holds no pools"
 
 
 class MissingExtra(FillwrightError):

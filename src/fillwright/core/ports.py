@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
+from fillwright.core.accounts import Account, Address, PoolAccounts
 from fillwright.core.control import Action, Control, Entry
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
 from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
-from fillwright.core.routing import Quote, QuoteRequest, Route
+from fillwright.core.routing import Answer, Quote, QuoteRequest, Route
 from fillwright.core.units import BaseUnits, Bps, MicroUsd, Millis, Mint, OrderId, Signature, Token
 
 START_WINDOW_MS: Final[Millis] = 60_000
@@ -31,11 +32,32 @@ class Venue(Protocol):
     @property
     def name(self) -> str: ...
 
-    def quote(self, request: QuoteRequest) -> Quote | Coroutine[Any, Any, Quote]:
+    def quote(self, request: QuoteRequest) -> Quote | Coroutine[Any, Any, Quote | Sequence[Answer]]:
         """Return what the venue pays, at once if that is known here, else when it has been asked for.
 
-        Raise VenueUnavailable or PairNotListed.
+        One that has many pools answers for each. Raise VenueUnavailable or PairNotListed.
         """
+
+
+class AccountReader(Protocol):
+    """Reads accounts of the chain."""
+
+    async def read(self, addresses: Sequence[Address]) -> tuple[int, list[Account | None]]:
+        """Return the slot, and what each of up to 100 accounts held then (None: it does not exist).
+
+        Raise ChainUnavailable.
+        """
+
+
+class PoolSource(Protocol):
+    """Where the accounts of real pools come from."""
+
+    @property
+    def newest_slot(self) -> int:
+        """The newest slot that anything was read at: how old a pool is, is counted from here."""
+
+    async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
+        """Return the pools of a pair, whichever way round. Raise VenueUnavailable."""
 
 
 class Prices(Protocol):

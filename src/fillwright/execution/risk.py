@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fillwright.core.control import Control
-from fillwright.core.errors import ExecutionError, OverLimit
+from fillwright.core.errors import OverLimit
 from fillwright.core.limits import Bounds, Cap, Limits, day_of, refusal
 from fillwright.core.order import Charge, Order, Terms
 from fillwright.core.ports import Clock, Gate, Prices, Store, Venue
-from fillwright.core.routing import Quote, QuoteRequest
+from fillwright.core.routing import Answer, NoQuote, Quote, QuoteRequest
 from fillwright.core.units import MicroUsd, Millis
 from fillwright.execution.quoting import ask_all
 
@@ -70,8 +70,8 @@ class Risk:
         terms: Terms,
         account: str,
         key_id: str,
-        answers: Mapping[str, Quote | ExecutionError],
-    ) -> Mapping[str, Quote | ExecutionError]:
+        answers: Sequence[Answer],
+    ) -> Sequence[Answer]:
         """Return the answers, with the reason in the place of each quote that such an order may not take.
 
         Raise OverLimit if it is not allowed at all, or there are quotes and it may take none of them.
@@ -82,9 +82,7 @@ class Risk:
         bounds.check(terms, self._prices.usd(terms.token_in, terms.in_amount))
         return self._allowed(bounds, terms, answers) if bounds.ask_the_market else answers
 
-    async def allowed_quotes(
-        self, order: Order, answers: Mapping[str, Quote | ExecutionError]
-    ) -> Mapping[str, Quote | ExecutionError]:
+    async def allowed_quotes(self, order: Order, answers: Sequence[Answer]) -> Sequence[Answer]:
         """Do the same for an order that was accepted. What it is worth is what it was worth then."""
         bounds = await self._bounds_of(order)
         if not bounds:
@@ -133,18 +131,18 @@ class Risk:
     async def _control(self) -> Control:
         return self._gate.current or await self._gate.control()
 
-    def _allowed(
-        self, bounds: Bounds, terms: Terms, answers: Mapping[str, Quote | ExecutionError]
-    ) -> Mapping[str, Quote | ExecutionError]:
-        allowed, refused = dict(answers), list[tuple[int, OverLimit]]()
+    def _allowed(self, bounds: Bounds, terms: Terms, answers: Sequence[Answer]) -> Sequence[Answer]:
+        allowed, refused = list[Answer](), list[tuple[int, OverLimit]]()
         usd = self._prices.usd(terms.token_in, terms.in_amount)
-        for venue, answer in answers.items():
+        for answer in answers:
             if isinstance(answer, Quote) and answer.out_amount > 0:
                 try:
                     bounds.check_quote(terms, answer, usd, self._prices.usd(terms.token_out, answer.out_amount))
                 except OverLimit as error:
-                    allowed[venue] = error
-                    refused.append((answer.out_amount, error))
-        if refused and not any(isinstance(answer, Quote) for answer in allowed.values()):
+                    allowed.append(NoQuote(answer.venue, error, answer.pool, answer))
+                    refused.append((answer.net_amount, error))
+                    continue
+            allowed.append(answer)
+        if refused and not any(isinstance(answer, Quote) for answer in allowed):
             raise max(refused, key=lambda each: each[0])[1]
         return allowed

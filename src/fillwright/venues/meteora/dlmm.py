@@ -1,0 +1,491 @@
+"""Meteora DLMM: liquidity in bins, each with one price, and a fee that rises with how far the price has moved.
+
+A bin holds A at prices above the pool's and B below; the active bin may hold both. Inside a bin every unit trades at
+the bin's price. A swap empties the active bin and goes on to the next: downwards if A is sold, upwards if B is. Bins
+lie in arrays of 70, one account each, and a bitmap says which arrays hold anything: 1024 arrays around price 1 in the
+pool's account, all others in an extension account. Where the bitmap has a hole, the swap jumps over it.
+
+The fee of a bin has a base, and a part that grows with the square of its distance from a reference. The reference is
+the active bin of the last quiet moment: it moves after `filter_period_s` without a swap, and what the last swaps had
+added is then reduced, and forgotten after `decay_period_s`. So the same swap may cost less one second later.
+
+A bin may also hold limit orders on one side. They are filled after the bin's own liquidity, at the same price.
+
+Source of layouts, formulas and accounts: the program's published account structs (`LbPair`, `BinArray`,
+`BinArrayBitmapExtension`) and its instruction `swap2`, compared with swaps that the program itself made
+(docs/venues.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import Struct
+from typing import Final, NamedTuple
+
+import msgspec
+
+from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.errors import (
+    AmountOverflow,
+    InsufficientLiquidity,
+    InvalidPool,
+    MissingBinArray,
+    NotTradable,
+    NotYetOpen,
+    UnsupportedMode,
+    UnsupportedToken,
+)
+from fillwright.core.units import BPS, U64_MAX, BaseUnits
+from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
+from fillwright.venues.mints import TransferFee, need, transfer_fee
+from fillwright.venues.pool import (
+    AccountMeta,
+    Instruction,
+    Policy,
+    PoolQuote,
+    PoolType,
+    Trader,
+    check_amount,
+    check_layout,
+    check_received,
+    impact_bps,
+    up,
+)
+from fillwright.venues.programs import MEMO, METEORA_DLMM, SPL_TOKEN, TOKEN_2022, derive
+
+RATE: Final = 10**9  # fee rates are billionths
+RATE_MAX: Final = 10**8
+VARIABLE_FEE_SCALE: Final = 10**11
+VOLATILITY_PER_BIN: Final = 10_000
+BIN_ID_MAX: Final = 443_636
+
+# How far a quote goes. The program sets no bound, but a transaction has at most 1,400,000 compute units.
+ARRAYS_MAX: Final = 8
+BINS_MAX: Final = 250
+COMPUTE_UNITS: Final = 40_000
+COMPUTE_UNITS_PER_BIN: Final = 5_300
+
+# LbPair, 904 bytes.
+PAIR_BYTES: Final = 904
+LB_PAIR: Final = bytes.fromhex("210b3162b565b10d")
+# Base factor, filter and decay period, reduction factor, variable fee control, greatest volatility, least and greatest
+# bin, protocol's share, power of the base fee, function type, collect fee mode.
+_PARAMETERS: Final = Struct("<8xHHHHIIiiHBBB")
+# Volatility accumulator and reference, index reference, last update; pair type, active bin, bin step, status,
+# activation type.
+_STATE: Final = Struct("<40xIIi4xq11xBiHB3xB")
+# Mints, reserves; the mints of two rewards; oracle; activation point, which token programs.
+_KEYS: Final = Struct("<88x32s32s32s32s48x32s112x32s112x32s232xQ56xBB")
+_BOUNDS: Final = Struct("<24xii44xi")  # least, greatest and active bin
+_MINTS: Final = Struct("<88x32s32s")
+BITMAP: Final = slice(584, 712)
+INNER_BITS: Final = 128 * 8
+
+ENABLED: Final = 0
+PERMISSION: Final = 1  # pair types: only these two wait for an activation point
+CUSTOMIZABLE: Final = 2
+PAIR_TYPE_MAX: Final = 3
+UNDETERMINED: Final = 0  # function types: limit orders unless liquidity is rewarded, ...
+LIMIT_ORDERS: Final = 2
+FUNCTION_TYPE_MAX: Final = 2
+FEE_ON_B: Final = 1  # collect fee modes: always in B; else in what comes in
+COLLECT_FEE_MODE_MAX: Final = 1
+BY_SLOT: Final = 0  # activation types: a slot, or a Unix time
+ACTIVATION_TYPE_MAX: Final = 1
+TOKEN_PROGRAMS: Final = (SPL_TOKEN, TOKEN_2022)
+NO_KEY: Final = bytes(32)
+
+# BinArray, 10136 bytes: index and pair, then 70 bins of 144 bytes.
+ARRAY_BYTES: Final = 10_136
+BIN_ARRAY: Final = bytes.fromhex("5c8e5cdc059446b5")
+BINS: Final = 70
+BINS_AT: Final = 56
+BIN_BYTES: Final = 144
+_ARRAY: Final = Struct("<8xq8x32s")
+_BIN: Final = Struct("<QQQQ")  # amount of A, of B, price in Q64 (B per A, its lower half first; 0 = not stored yet)
+_ORDERS: Final = Struct("<112xQ8xQ4xB")  # open, left of those being processed, side (0 = bid: they pay B)
+
+# BinArrayBitmapExtension, 1576 bytes: pair, arrays from 512 upwards, arrays from -513 downwards.
+EXTENSION_BYTES: Final = 1576
+BITMAP_EXTENSION: Final = bytes.fromhex("506f7c7137ed1205")
+_EXTENSION: Final = Struct("<8x32s768s768s")
+EXTENSION_BITS: Final = 768 * 8
+ARRAY_INDEX_MIN: Final = -512 - EXTENSION_BITS
+
+SWAP2: Final = bytes.fromhex("414b3f4ceb5b5b88")
+_ARGUMENTS: Final = Struct("<8sQQI")  # ... and no slices of further accounts, which only transfer hooks need
+EVENT_AUTHORITY: Final = derive(METEORA_DLMM, b"__event_authority")
+
+
+class BinArray(msgspec.Struct, frozen=True):
+    """An array that the bitmap names. `data` is None if its account was not read."""
+
+    address: Address
+    index: int
+    data: bytes | None
+
+
+class DlmmPool(msgspec.Struct, frozen=True):
+    """The pair, and the arrays that a swap would walk, `down` from the active bin and `up` from it.
+
+    `base_fee` is in billionths, `bin_step` the step of the price from bin to bin in basis points. `opens_at` is a slot
+    if `is_opened_by_slot`, else a Unix time in seconds; 0 for a pair that is open from the beginning.
+    """
+
+    address: Address
+    extension: Address | None
+    reserve_a: Address
+    reserve_b: Address
+    mint_a: Address
+    mint_b: Address
+    program_a: Address
+    program_b: Address
+    oracle: Address
+    active_id: int
+    least_id: int
+    greatest_id: int
+    bin_step: int
+    base_fee: int
+    variable_fee_control: int
+    volatility_max: int
+    filter_period_s: int
+    decay_period_s: int
+    reduction_bps: int
+    volatility: int
+    volatility_reference: int
+    index_reference: int
+    updated_at_s: int
+    is_fee_always_on_b: bool
+    has_limit_orders: bool
+    is_on: bool
+    opens_at: int
+    is_opened_by_slot: bool
+    down: tuple[BinArray, ...]
+    up: tuple[BinArray, ...]
+    transfer_fee_a: TransferFee | None
+    transfer_fee_b: TransferFee | None
+
+    @property
+    def accounts(self) -> tuple[Address, ...]:
+        extension = (self.extension,) if self.extension else ()
+        sides = ((self.mint_a, self.program_a), (self.mint_b, self.program_b))
+        return (self.address, *extension, *(mint for mint, program in sides if program == TOKEN_2022))
+
+    def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
+        """Return what a swap of `amount` pays.
+
+        Raise NotTradable, NotYetOpen, AmountTooSmall, AmountOverflow, InsufficientLiquidity, MissingBinArray or
+        InvalidPool.
+        """
+        check_amount(amount)
+        self._check_open(at)
+        fee_a, fee_b = self.transfer_fee_a, self.transfer_fee_b
+        fee_in, fee_out = (fee_a, fee_b) if a_to_b else (fee_b, fee_a)
+        arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
+        is_fee_on_input = not a_to_b or not self.is_fee_always_on_b
+        fill = self._fill(check_received(arriving, self.address), a_to_b, is_fee_on_input, at.unix_time_s)
+        paid = check_received(fill.gross if is_fee_on_input else fill.gross - fill.fee, self.address)
+        received = paid if fee_out is None else paid - fee_out.of(paid, at.epoch)
+        price = self._spot_price()
+        price_in, price_out = (ONE, price) if a_to_b else (price, ONE)
+        return PoolQuote(
+            amount,
+            check_received(received, self.address),
+            a_to_b,
+            fill.fee,
+            is_fee_on_input,
+            impact_bps(fill.in_net, fill.gross, price_in, price_out),
+            COMPUTE_UNITS + COMPUTE_UNITS_PER_BIN * fill.bins,
+            fill.path,
+        )
+
+    def swap(self, quote: PoolQuote, min_out_amount: BaseUnits, trader: Trader) -> Instruction:
+        """Return `swap2` for the quote. The program id stands for what is not given: extension, host's fee account."""
+        return Instruction(
+            METEORA_DLMM,
+            (
+                AccountMeta(self.address, is_writable=True),
+                AccountMeta(self.extension or METEORA_DLMM, is_writable=self.extension is not None),
+                AccountMeta(self.reserve_a, is_writable=True),
+                AccountMeta(self.reserve_b, is_writable=True),
+                AccountMeta(trader.in_account, is_writable=True),
+                AccountMeta(trader.out_account, is_writable=True),
+                AccountMeta(self.mint_a),
+                AccountMeta(self.mint_b),
+                AccountMeta(self.oracle, is_writable=True),
+                AccountMeta(METEORA_DLMM),
+                AccountMeta(trader.wallet, is_signer=True),
+                AccountMeta(self.program_a),
+                AccountMeta(self.program_b),
+                AccountMeta(MEMO),
+                AccountMeta(EVENT_AUTHORITY),
+                AccountMeta(METEORA_DLMM),
+                *(AccountMeta(array, is_writable=True) for array in quote.path),
+            ),
+            _ARGUMENTS.pack(SWAP2, quote.in_amount, min_out_amount, 0),
+        )
+
+    def _check_open(self, at: ChainTime) -> None:
+        if not self.is_on:
+            raise NotTradable(f"swaps are switched off in {self._name}: take another pool")
+        if (at.slot if self.is_opened_by_slot else at.unix_time_s) < self.opens_at:
+            unit = "slot" if self.is_opened_by_slot else "Unix time"
+            raise NotYetOpen(f"{self._name} opens at {unit} {self.opens_at}")
+
+    def _fill(self, arriving: BaseUnits, a_to_b: bool, is_fee_on_input: bool, now_s: int) -> _Fill:
+        left, in_net, gross, fee, bins = arriving, 0, 0, 0, 0
+        path: list[Address] = []
+        references = self._references(now_s)
+        for array in self.down if a_to_b else self.up:
+            if array.data is None:
+                raise MissingBinArray(
+                    f"{self._name} goes through the bin array {format_address(array.address)}, which is missing:"
+                    " read the pool anew, with all its accounts"
+                )
+            path.append(array.address)
+            for bin_id in self._bin_ids(array.index, a_to_b):
+                bin_at = BINS_AT + BIN_BYTES * (bin_id - BINS * array.index)
+                amount_a, amount_b, price_low, price_high = _BIN.unpack_from(array.data, bin_at)
+                own, held_in = (amount_b, amount_a) if a_to_b else (amount_a, amount_b)
+                offers: tuple[int, ...] = (own,)
+                if self.has_limit_orders:
+                    opened, in_process, is_ask = _ORDERS.unpack_from(array.data, bin_at)
+                    if a_to_b != bool(is_ask):
+                        offers = (own, in_process, opened)
+                if not any(offers):
+                    continue
+                bins += 1
+                if bins > BINS_MAX:
+                    raise InsufficientLiquidity(f"{self._name} would need more than {BINS_MAX} bins: swap less")
+                rate = self._fee_rate(bin_id, references)
+                price = price_high << 64 | price_low or self._price_of(bin_id)
+
+                offered = left - up(left * rate, RATE) if is_fee_on_input else left
+                rest, got = self._take(offers, offered, price, a_to_b)
+                used = offered - rest
+                if held_in + used > U64_MAX:
+                    raise AmountOverflow(f"a bin of {self._name} cannot hold so much: swap less")
+                in_net += used
+                gross += got
+                if not is_fee_on_input:
+                    fee += up(got * rate, RATE)
+                if rest == 0:
+                    return _Fill(in_net, gross, arriving - in_net if is_fee_on_input else fee, bins, tuple(path))
+                left -= used + up(used * rate, RATE - rate) if is_fee_on_input else used
+        raise InsufficientLiquidity(
+            f"{self._name} cannot fill so much within {ARRAYS_MAX} bin arrays: swap less, or take another pool"
+        )
+
+    def _bin_ids(self, index: int, a_to_b: bool) -> range:
+        """Return the bins of an array that a swap visits, in order: those not yet behind the active bin."""
+        first, last = BINS * index, BINS * index + BINS - 1
+        if a_to_b:
+            return range(min(self.active_id, last), max(self.least_id, first) - 1, -1)
+        return range(max(self.active_id, first), min(self.greatest_id, last) + 1)
+
+    def _take(self, offers: tuple[int, ...], offered: BaseUnits, price: int, a_to_b: bool) -> tuple[int, int]:
+        """Return what is left of `offered` after buying from the offers one after the other, and what was bought.
+
+        What an offer costs in full is rounded up, and what a part of it pays is rounded down.
+        """
+        rest, got = offered, 0
+        for offer in offers:
+            if offer == 0:
+                continue
+            if rest == 0:
+                break
+            cost = up(offer << 64, price) if a_to_b else up(offer * price, ONE)
+            if cost > U64_MAX:
+                raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
+            if rest < cost:
+                return 0, got + (rest * price >> 64 if a_to_b else (rest << 64) // price)
+            rest -= cost
+            got += offer
+        return rest, got
+
+    def _references(self, now_s: int) -> tuple[int, int]:
+        """Return the volatility to start with and the bin that it is measured from."""
+        quiet_s = now_s - self.updated_at_s
+        if quiet_s < self.filter_period_s:
+            return self.volatility_reference, self.index_reference
+        if quiet_s < self.decay_period_s:
+            return self.volatility * self.reduction_bps // BPS, self.active_id
+        return 0, self.active_id
+
+    def _fee_rate(self, bin_id: int, references: tuple[int, int]) -> int:
+        """Return what the fee of a bin is, in billionths."""
+        reference, index_reference = references
+        volatility = min(reference + abs(index_reference - bin_id) * VOLATILITY_PER_BIN, self.volatility_max)
+        variable_fee = up(self.variable_fee_control * (volatility * self.bin_step) ** 2, VARIABLE_FEE_SCALE)
+        return min(self.base_fee + variable_fee, RATE_MAX)
+
+    def _price_of(self, bin_id: int) -> int:
+        try:
+            return pow_q64(ONE + self.bin_step * ONE // BPS, bin_id)
+        except InvalidPool as error:
+            raise InvalidPool(f"the price of bin {bin_id} of {self._name} cannot be expressed") from error
+
+    def _spot_price(self) -> int:
+        """Return the price of the active bin, in Q64."""
+        index, position = divmod(self.active_id, BINS)
+        for array in (*self.down[:1], *self.up[:1]):
+            if array.index == index and array.data is not None:
+                _, _, low, high = _BIN.unpack_from(array.data, BINS_AT + BIN_BYTES * position)
+                price: int = high << 64 | low
+                return price or self._price_of(self.active_id)
+        return self._price_of(self.active_id)
+
+    @property
+    def _name(self) -> str:
+        return f"the pool {format_address(self.address)}"
+
+
+class _Fill(NamedTuple):
+    """`in_net` is what reached the bins, `gross` what left them, `fee` what was kept, of the one or the other."""
+
+    in_net: BaseUnits
+    gross: BaseUnits
+    fee: BaseUnits
+    bins: int
+    path: tuple[Address, ...]
+
+
+def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
+    """Return the accounts that a quote depends on: mints, bitmap extension, the bin arrays to both sides."""
+    data = _pair(accounts, address)
+    mint_a, mint_b = _MINTS.unpack_from(data)
+    arrays_down, arrays_up = _array_indices(address, data, accounts)
+    arrays = (_array_address(address, index) for index in dict.fromkeys((*arrays_down, *arrays_up)))
+    return (address, mint_a, mint_b, _extension_address(address), *arrays)
+
+
+def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> DlmmPool:
+    """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
+    data = _pair(accounts, address)
+    (
+        base_factor, filter_period_s, decay_period_s, reduction_bps, variable_fee_control, volatility_max,
+        least_id, greatest_id, protocol_share_bps, base_fee_power, function_type, collect_fee_mode,
+    ) = _PARAMETERS.unpack_from(data)  # fmt: skip
+    (
+        volatility, volatility_reference, index_reference, updated_at_s,
+        pair_type, active_id, bin_step, status, activation_type,
+    ) = _STATE.unpack_from(data)  # fmt: skip
+    (
+        mint_a, mint_b, reserve_a, reserve_b, reward_a, reward_b, oracle, activation_point, program_a, program_b,
+    ) = _KEYS.unpack_from(data)  # fmt: skip
+    name = f"the pool {format_address(address)}"
+    has_activation = pair_type in (PERMISSION, CUSTOMIZABLE)
+    if (
+        pair_type > PAIR_TYPE_MAX
+        or function_type > FUNCTION_TYPE_MAX
+        or collect_fee_mode > COLLECT_FEE_MODE_MAX
+        or (has_activation and activation_type > ACTIVATION_TYPE_MAX)
+    ):
+        raise UnsupportedMode(f"{name} works in a mode that this version does not know: take another pool")
+    if program_a >= len(TOKEN_PROGRAMS) or program_b >= len(TOKEN_PROGRAMS):
+        raise UnsupportedToken(f"{name} names a token program that this version does not know: take another pool")
+    base_fee = base_factor * bin_step * 10 * 10**base_fee_power
+    if not (
+        0 < bin_step <= BPS
+        and max(reduction_bps, protocol_share_bps) <= BPS
+        and base_fee <= U128_MAX
+        and -BIN_ID_MAX <= index_reference <= BIN_ID_MAX
+        and updated_at_s >= 0
+    ):
+        raise InvalidPool(f"{name} has parameters out of the program's range: take another pool")
+    arrays_down, arrays_up = _array_indices(address, data, accounts)
+    extension = _extension_address(address)
+    fee_a = transfer_fee(accounts, mint_a, TOKEN_PROGRAMS[program_a])
+    fee_b = transfer_fee(accounts, mint_b, TOKEN_PROGRAMS[program_b])
+    if (fee_a or fee_b) and not policy.unproven_transfer_fees:
+        raise UnsupportedToken(
+            f"a token of {name} withholds a fee of each transfer, which is not proven for DLMM:"
+            " allow unproven transfer fees, or take another pool"
+        )
+    return DlmmPool(
+        address,
+        extension if extension in accounts else None,
+        reserve_a, reserve_b, mint_a, mint_b, TOKEN_PROGRAMS[program_a], TOKEN_PROGRAMS[program_b], oracle,
+        active_id,
+        max(least_id, -BIN_ID_MAX),
+        min(greatest_id, BIN_ID_MAX),
+        bin_step, base_fee, variable_fee_control, volatility_max, filter_period_s, decay_period_s, reduction_bps,
+        volatility, volatility_reference, index_reference, updated_at_s,
+        collect_fee_mode == FEE_ON_B,
+        function_type == LIMIT_ORDERS or (function_type == UNDETERMINED and reward_a == reward_b == NO_KEY),
+        status == ENABLED,
+        activation_point if has_activation else 0,
+        activation_type == BY_SLOT,
+        tuple(_read_array(address, index, accounts) for index in arrays_down),
+        tuple(_read_array(address, index, accounts) for index in arrays_up),
+        fee_a, fee_b,
+    )  # fmt: skip
+
+
+def _pair(accounts: Mapping[Address, Account], address: Address) -> bytes:
+    return check_layout(need(accounts, address, "the pool"), address, "a DLMM pair", METEORA_DLMM, PAIR_BYTES, LB_PAIR)
+
+
+def _array_indices(address: Address, pair: bytes, accounts: Mapping[Address, Account]) -> tuple[list[int], list[int]]:
+    """Return the arrays that hold anything, downwards and upwards from the active bin, at most ARRAYS_MAX each."""
+    least_id, greatest_id, active_id = _BOUNDS.unpack_from(pair)
+    if not max(least_id, -BIN_ID_MAX) <= active_id <= min(greatest_id, BIN_ID_MAX):
+        raise InvalidPool(f"the active bin of the pool {format_address(address)} is out of its bounds")
+    bitmap = _bitmap(address, pair, accounts)
+    start = active_id // BINS - ARRAY_INDEX_MIN
+    below, above = bitmap & (2 << start) - 1, bitmap >> start
+    down: list[int] = []
+    while below and len(down) < ARRAYS_MAX:
+        highest = below.bit_length() - 1
+        below ^= 1 << highest
+        down.append(highest + ARRAY_INDEX_MIN)
+    going_up: list[int] = []
+    while above and len(going_up) < ARRAYS_MAX:
+        lowest = (above & -above).bit_length() - 1
+        above &= above - 1
+        going_up.append(lowest + start + ARRAY_INDEX_MIN)
+    return down, going_up
+
+
+def _bitmap(address: Address, pair: bytes, accounts: Mapping[Address, Account]) -> int:
+    """Return which arrays hold anything: bit 0 stands for the array ARRAY_INDEX_MIN.
+
+    The extension counts its negative half away from zero, so that one is turned round.
+    """
+    inner = int.from_bytes(pair[BITMAP], "little") << EXTENSION_BITS
+    where = _extension_address(address)
+    if where not in accounts:
+        return inner
+    data = check_layout(
+        accounts[where], where, "a DLMM bitmap extension", METEORA_DLMM, EXTENSION_BYTES, BITMAP_EXTENSION
+    )
+    of_pair, positive, negative = _EXTENSION.unpack_from(data)
+    if of_pair != address:
+        raise InvalidPool(f"the bitmap extension {format_address(where)} belongs to another pool")
+    outer = int.from_bytes(positive, "little") << EXTENSION_BITS + INNER_BITS
+    turned = int(f"{int.from_bytes(negative, 'little'):0{EXTENSION_BITS}b}"[::-1], 2)
+    return turned | inner | outer
+
+
+def _read_array(address: Address, index: int, accounts: Mapping[Address, Account]) -> BinArray:
+    where = _array_address(address, index)
+    account = accounts.get(where)
+    if account is None:
+        return BinArray(where, index, None)
+    data = check_layout(account, where, "a DLMM bin array", METEORA_DLMM, ARRAY_BYTES, BIN_ARRAY)
+    if _ARRAY.unpack_from(data) != (index, address):
+        raise InvalidPool(f"the bin array {format_address(where)} belongs elsewhere than at {index}")
+    return BinArray(where, index, data)
+
+
+def _array_address(pair: Address, index: int) -> Address:
+    return derive(METEORA_DLMM, b"bin_array", pair, index.to_bytes(8, "little", signed=True))
+
+
+def _extension_address(pair: Address) -> Address:
+    return derive(METEORA_DLMM, b"bitmap", pair)
+
+
+DLMM: Final = PoolType(
+    "dlmm", "meteora", METEORA_DLMM, PAIR_BYTES, LB_PAIR, mints_at=(88, 120), wanted=wanted, decode=decode
+)

@@ -1,0 +1,24 @@
+"""What tokens are worth where there is no simulated market to ask."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fillwright.core.units import USD_DECIMALS, BaseUnits, MicroUsd, Token
+
+DOLLARS: Final = frozenset(
+    ("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v", "Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB")
+)
+"""USDC and USDT, which are redeemed for a dollar."""
+
+
+class DollarPrices:
+    """Knows what dollars in tokens are worth, and of nothing else: what pools say could be made to say something else.
+
+    A limit on worth then refuses what it cannot value.
+    """
+
+    def usd(self, token: Token, amount: BaseUnits) -> MicroUsd | None:
+        if token.mint not in DOLLARS:
+            return None
+        return -(-amount * int(10**USD_DECIMALS) // int(10**token.decimals))

@@ -1,0 +1,174 @@
+"""Pools from files: what accounts held at one slot, written down.
+
+A snapshot is JSON, `{"slot": 1, "accounts": {"<address>": {"owner": "<program>", "data": "<base64>"}}}`, or several of
+them as `{"snapshots": [...]}`; compressed with gzip it is read, too. What `solana account --output json` prints, and
+the reply of `getProgramAccounts`, can be imported as they are: those of one folder or file are one snapshot.
+
+A pool is taken with all its accounts from the newest snapshot that has it, and never put together from several: its
+quote would be that of no moment. The Clock must be among the accounts, since fees and opening times depend on it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Any, Final
+
+from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address, parse_address
+from fillwright.core.errors import InvalidSnapshot, QuoteRefused, UnknownToken
+from fillwright.core.units import Mint, Token
+from fillwright.venues.mints import read_mint
+from fillwright.venues.pool import PoolType
+from fillwright.venues.pool_types import identify
+from fillwright.venues.programs import CLOCK
+
+ROUNDS_MAX: Final = 6
+_CLOCK: Final = Struct("<Q8xQ8xq")  # Clock sysvar, 40 bytes: slot, epoch, unix timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    slot: int
+    time: ChainTime
+    accounts: Mapping[Address, Account]
+
+
+class SnapshotPools:
+    """The pools of some snapshots, as a PoolSource."""
+
+    def __init__(self, snapshots: Sequence[Snapshot]) -> None:
+        self._by_pair: dict[frozenset[Mint], list[PoolAccounts]] = {}
+        self._slot = max((snapshot.slot for snapshot in snapshots), default=0)
+        taken = set[Address]()
+        for snapshot in sorted(snapshots, key=lambda each: -each.slot):
+            for pool_type, pool in pools_of(snapshot):
+                if pool.address not in taken:
+                    taken.add(pool.address)
+                    self._by_pair.setdefault(pair_of(pool_type, pool), []).append(pool)
+
+    @property
+    def newest_slot(self) -> int:
+        return self._slot
+
+    async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
+        return self._by_pair.get(frozenset((mint_a, mint_b)), ())
+
+
+def read_time(accounts: Mapping[Address, Account]) -> ChainTime | None:
+    """Return what the Clock among the accounts says."""
+    clock = accounts.get(CLOCK)
+    return ChainTime(*_CLOCK.unpack(clock.data)) if clock is not None and len(clock.data) == _CLOCK.size else None
+
+
+def pair_of(pool_type: PoolType, pool: PoolAccounts) -> frozenset[Mint]:
+    data = pool.accounts[pool.address].data
+    return frozenset(Mint(format_address(Address(data[at : at + 32]))) for at in pool_type.mints_at)
+
+
+def pools_of(snapshot: Snapshot) -> Iterator[tuple[PoolType, PoolAccounts]]:
+    """Yield each pool with those accounts of the snapshot that it needs."""
+    for address, account in snapshot.accounts.items():
+        pool_type = identify(account)
+        if pool_type is not None:
+            known = {address: account}
+            for _ in range(ROUNDS_MAX):
+                wanted = pool_type.wanted(address, known)
+                new = {each: snapshot.accounts[each] for each in wanted if each in snapshot.accounts} | known
+                if len(new) == len(known):
+                    break
+                known = new
+            yield pool_type, PoolAccounts(address, snapshot.slot, snapshot.time, known)
+
+
+def tokens_of(snapshots: Sequence[Snapshot]) -> Iterator[Token]:
+    """Yield the tokens of the pools' mints. Their symbols are their mints: anybody can make up a name."""
+    found = set[Mint]()
+    for snapshot in snapshots:
+        for pool_type, pool in pools_of(snapshot):
+            for mint in pair_of(pool_type, pool) - found:
+                try:
+                    info = read_mint(pool.accounts, parse_address(mint))
+                except QuoteRefused:
+                    continue
+                found.add(mint)
+                yield Token(mint, mint, info.decimals)
+
+
+def read_snapshots(path: Path) -> list[Snapshot]:
+    """Return what a file holds, or all files of a folder. Raise InvalidSnapshot, which says where it is wrong."""
+    if not path.exists():
+        raise InvalidSnapshot(f"{path}: there is no such file or folder")
+    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    snapshots, single = list[Snapshot](), dict[Address, Account]()
+    for file in files:
+        content = _load(file)
+        try:
+            if isinstance(content, dict) and ("accounts" in content or "snapshots" in content):
+                snapshots += (_snapshot(each, file) for each in content.get("snapshots", [content]))
+            else:
+                single |= dict(_single(content))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, UnknownToken) as error:
+            raise InvalidSnapshot(f"{file} holds no accounts as they are written here: {error!r}") from error
+    if single:
+        time = _time(single, path)
+        snapshots.append(Snapshot(time.slot, time, single))
+    return snapshots
+
+
+def write_snapshots(path: Path, snapshots: Sequence[Snapshot]) -> None:
+    """Write the snapshots with what their pools need, compressed if the file's name ends with `.gz`."""
+    documents = []
+    for snapshot in snapshots:
+        needed = {CLOCK: snapshot.accounts[CLOCK]}
+        for _, pool in pools_of(snapshot):
+            needed |= pool.accounts
+        accounts = {
+            format_address(address): {"owner": format_address(each.owner), "data": b64encode(each.data).decode()}
+            for address, each in needed.items()
+        }
+        documents.append({"slot": snapshot.slot, "accounts": accounts})
+    text = json.dumps({"snapshots": documents}).encode()
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+
+
+def _load(file: Path) -> Any:
+    try:
+        packed = file.read_bytes()
+        return json.loads(gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        raise InvalidSnapshot(f"{file} cannot be read: {error}") from error
+
+
+def _snapshot(document: Any, file: Path) -> Snapshot:
+    accounts = {
+        parse_address(address): Account(parse_address(each["owner"]), b64decode(each["data"], validate=True))
+        for address, each in document["accounts"].items()
+    }
+    return Snapshot(int(document["slot"]), _time(accounts, file), accounts)
+
+
+def _single(content: Any) -> Iterator[tuple[Address, Account]]:
+    """Yield accounts as nodes and Solana's own command line write them."""
+    if isinstance(content, dict) and "result" in content:
+        content = content["result"]
+    for each in content if isinstance(content, list) else [content]:
+        data, encoding = each["account"]["data"]
+        if encoding != "base64":
+            raise ValueError(f"the data is in {encoding!r}, not base64")
+        account = Account(parse_address(each["account"]["owner"]), b64decode(data, validate=True))
+        yield parse_address(each["pubkey"]), account
+
+
+def _time(accounts: Mapping[Address, Account], path: Path) -> ChainTime:
+    time = read_time(accounts)
+    if time is None:
+        raise InvalidSnapshot(
+            f"{path} lacks the Clock, on which fees and opening times depend: add the account {format_address(CLOCK)}"
+        )
+    return time
