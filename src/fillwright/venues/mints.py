@@ -41,6 +41,7 @@ HARMLESS: Final = {
 
 _TOKEN_ACCOUNT: Final = Struct("<32s32xQ36xB")  # mint, amount, state (1 initialised, 2 frozen)
 _MINT: Final = Struct("<44xBB")  # decimals, is initialised
+_SUPPLY: Final = Struct("<36xQxB")  # supply, is initialised
 _ENTRY: Final = Struct("<HH")
 _TRANSFER_FEE: Final = Struct("<72xQQHQQH")  # older epoch, maximum, bps; newer epoch, maximum, bps
 
@@ -102,6 +103,17 @@ def read_mint(accounts: Mapping[Address, Account], mint: Address) -> MintInfo:
     if is_initialised != 1:
         raise UnknownLayout(f"the mint {name} is not initialised")
     return MintInfo(decimals, account.owner, None if is_plain else _transfer_fee(data, name))
+
+
+def supply(accounts: Mapping[Address, Account], mint: Address) -> BaseUnits:
+    """Return how much of a mint of SPL Token there is. Raise MissingAccount or UnknownLayout."""
+    account = need(accounts, mint, "the mint")
+    if account.owner != SPL_TOKEN or len(account.data) != MINT_BYTES:
+        raise UnknownLayout(f"{format_address(mint)} is no mint of SPL Token")
+    amount, is_initialised = _SUPPLY.unpack_from(account.data)
+    if is_initialised != 1:
+        raise UnknownLayout(f"the mint {format_address(mint)} is not initialised")
+    return amount  # type: ignore[no-any-return]  # struct knows no types
 
 
 def transfer_fee(accounts: Mapping[Address, Account], mint: Address, program: Address) -> TransferFee | None:

@@ -100,6 +100,7 @@ class PoolType:
 
     `wanted` names the accounts that a pool's quotes depend on, as far as they follow from those at hand: it is asked
     again with those, until it names no new one. `mints_at` is where the pool's account holds its two mints.
+    `length` is the number of bytes of the pool's account: exactly, or at least if `is_length_min`.
     """
 
     name: str
@@ -110,9 +111,11 @@ class PoolType:
     mints_at: tuple[int, int]
     wanted: Callable[[Address, Mapping[Address, Account]], tuple[Address, ...]]
     decode: Callable[[Address, Mapping[Address, Account], Policy], Pool]
+    is_length_min: bool = False
 
     def is_pool(self, data: bytes) -> bool:
-        return len(data) == self.length and data.startswith(self.discriminator)
+        is_length_right = len(data) == self.length or (self.is_length_min and len(data) > self.length)
+        return is_length_right and data.startswith(self.discriminator)
 
 
 def up(numerator: int, denominator: int) -> int:
@@ -121,20 +124,31 @@ def up(numerator: int, denominator: int) -> int:
 
 
 def check_layout(
-    account: Account, address: Address, what: str, owner: Address, length: int, discriminator: bytes
+    account: Account,
+    address: Address,
+    what: str,
+    owner: Address,
+    length: int,
+    discriminator: bytes,
+    *,
+    is_length_min: bool = False,
 ) -> bytes:
     """Return the account's data. Raise UnknownLayout if owner, length or discriminator are not those of `what`."""
     data = account.data
-    if account.owner != owner or len(data) != length or data[: len(discriminator)] != discriminator:
-        raise _unknown_layout(account, address, what, owner, length)
+    is_length_right = len(data) == length or (is_length_min and len(data) > length)
+    if account.owner != owner or not is_length_right or data[: len(discriminator)] != discriminator:
+        expected = f"at least {length}" if is_length_min else f"{length}"
+        raise _unknown_layout(account, address, what, owner, None if is_length_right else expected)
     return data
 
 
-def _unknown_layout(account: Account, address: Address, what: str, owner: Address, length: int) -> UnknownLayout:
+def _unknown_layout(
+    account: Account, address: Address, what: str, owner: Address, expected_length: str | None
+) -> UnknownLayout:
     if account.owner != owner:
         why = f"its owner is {format_address(account.owner)}"
-    elif len(account.data) != length:
-        why = f"it has {len(account.data)} bytes, not {length}"
+    elif expected_length is not None:
+        why = f"it has {len(account.data)} bytes, not {expected_length}"
     else:
         why = f"it begins with {account.data[:8].hex()}"
     return UnknownLayout(

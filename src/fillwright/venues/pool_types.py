@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 from fillwright.core.accounts import Account
+from fillwright.venues.meteora.damm_v1 import DAMM_V1
+from fillwright.venues.meteora.damm_v2 import DAMM_V2
 from fillwright.venues.meteora.dlmm import DLMM
 from fillwright.venues.pool import PoolType
 from fillwright.venues.raydium.amm_v4 import AMM_V4
 from fillwright.venues.raydium.clmm import CLMM
 from fillwright.venues.raydium.cpmm import CPMM
 
-POOL_TYPES: Final = (CPMM, AMM_V4, CLMM, DLMM)
+POOL_TYPES: Final = (CPMM, AMM_V4, CLMM, DAMM_V2, DLMM, DAMM_V1)
 BY_NAME: Final = {each.name: each for each in POOL_TYPES}
 
 

@@ -1,0 +1,301 @@
+"""Meteora DAMM v2: one price range with the same liquidity all over it, or a constant product that keeps its fees.
+
+The price is the square root of B for A, in Q64 (2^64 stands for 1), and so a swap moves it by how much of A or B goes
+into the liquidity. A *compounding* pool has no range: what it holds of A and B is its curve.
+
+The fee is the sum of two. The base fee falls in steps from the pool's activation on, counted in slots or seconds; the
+variable fee follows from how far the price moved in the swaps before. As the program lets a swap change that figure
+for later ones only, the stored one decides, and the variable fee is known as soon as the pool is read.
+
+Source of layout, formulas and accounts: the program's published account struct (`Pool` with `PoolFeesStruct`) and its
+instruction `swap2`, compared with swaps that the program itself made (docs/venues.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from struct import Struct
+from typing import Final
+
+import msgspec
+
+from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.errors import (
+    AmountOverflow,
+    InsufficientLiquidity,
+    InvalidPool,
+    NotTradable,
+    NotYetOpen,
+    UnsupportedMode,
+    UnsupportedToken,
+)
+from fillwright.core.units import BPS, U64_MAX, BaseUnits
+from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
+from fillwright.venues.mints import TransferFee, need, transfer_fee
+from fillwright.venues.pool import (
+    AccountMeta,
+    Instruction,
+    Policy,
+    PoolQuote,
+    PoolType,
+    Trader,
+    check_amount,
+    check_layout,
+    check_received,
+    check_room,
+    impact_bps,
+    up,
+)
+from fillwright.venues.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022, derive
+
+RATE: Final = 1_000_000_000  # fees are billionths
+FEE_MAX: Final = {0: 500_000_000, 1: 990_000_000}  # by fee version
+VARIABLE_FEE_SCALE: Final = 100_000_000_000
+LINEAR, EXPONENTIAL = 0, 1  # how the base fee falls
+FEE_ON_OUTPUT, FEE_ON_B, COMPOUNDING = 0, 1, 2  # how fees are collected
+SLOTS, SECONDS = 0, 1  # what activation and schedule are counted in
+TOKEN_PROGRAMS: Final = (SPL_TOKEN, TOKEN_2022)
+COMPUTE_UNITS: Final = 34_000
+EXACT_IN: Final = 0
+
+# Pool, 1112 bytes. First line: the fees. Then what the mints and vaults are, liquidity, protocol fees, and the range.
+POOL_BYTES: Final = 1112
+POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
+_POOL: Final = Struct("<8xQB5xHQQ8xB5xHB11xIH14x16s16x16s32x32s32s32s32s64x16s16xQQ16x16s16s16sQBBBBBxBx112xQQ64xQQB")
+_MINTS: Final = Struct("<168x32s32s")
+_TOKEN_FLAGS: Final = slice(482, 484)
+
+SWAP2: Final = bytes.fromhex("414b3f4ceb5b5b88")
+_ARGUMENTS: Final = Struct("<8sQQB")
+AUTHORITY: Final = derive(METEORA_DAMM_V2, b"pool_authority")
+EVENT_AUTHORITY: Final = derive(METEORA_DAMM_V2, b"__event_authority")
+
+
+class DammV2Pool(msgspec.Struct, frozen=True):
+    """Fees are in billionths, square roots of prices in Q64, `liquidity` in units times 2^64.
+
+    The base fee is `cliff_fee` at first and falls after each of `period_count` periods of `period_length` points: by
+    `reduction` billionths, or by `reduction` bps if `is_exponential`. A point is a slot if `is_by_slot`, else a second.
+    `are_reserves_tracked` says whether the pool knows what it holds; those of older programs do not.
+    `fee_room_a` and `fee_room_b` are how much more of protocol fees the pool can keep account of.
+    """
+
+    address: Address
+    mint_a: Address
+    mint_b: Address
+    vault_a: Address
+    vault_b: Address
+    program_a: Address
+    program_b: Address
+    is_on: bool
+    activation_point: int
+    is_by_slot: bool
+    cliff_fee: int
+    is_exponential: bool
+    period_count: int
+    period_length: int
+    reduction: int
+    variable_fee: int
+    fee_max: int
+    collect_fee_mode: int
+    protocol_fee_percent: int
+    fee_room_a: BaseUnits
+    fee_room_b: BaseUnits
+    liquidity: int
+    sqrt_price: int
+    sqrt_price_min: int
+    sqrt_price_max: int
+    are_reserves_tracked: bool
+    reserve_a: BaseUnits
+    reserve_b: BaseUnits
+    transfer_fee_a: TransferFee | None
+    transfer_fee_b: TransferFee | None
+
+    @property
+    def accounts(self) -> tuple[Address, ...]:
+        mints = ((self.mint_a, self.program_a), (self.mint_b, self.program_b))
+        return (self.address, *(mint for mint, program in mints if program == TOKEN_2022))
+
+    def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
+        """Return what a swap of `amount` pays.
+
+        Raise NotTradable, NotYetOpen, InsufficientLiquidity, AmountTooSmall, AmountOverflow or InvalidPool.
+        """
+        check_amount(amount)
+        if not self.is_on:
+            raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
+        point = at.slot if self.is_by_slot else at.unix_time_s
+        if point < self.activation_point:
+            unit = "slot" if self.is_by_slot else "Unix time"
+            raise NotYetOpen(f"the pool {format_address(self.address)} opens at {unit} {self.activation_point}")
+        if a_to_b:
+            reserve_in, reserve_out = self.reserve_a, self.reserve_b
+            fee_in, fee_out = self.transfer_fee_a, self.transfer_fee_b
+        else:
+            reserve_in, reserve_out = self.reserve_b, self.reserve_a
+            fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
+        rate = min(self._base_fee(point) + self.variable_fee, self.fee_max)
+        is_fee_on_input = self.collect_fee_mode != FEE_ON_OUTPUT and not a_to_b
+        arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
+        fee = up(arriving * rate, RATE) if is_fee_on_input else 0
+        swapped = arriving - fee
+        if self.collect_fee_mode == COMPOUNDING:
+            price_in, price_out = reserve_in, reserve_out
+            gross = reserve_out * swapped // (reserve_in + swapped)
+        else:
+            square = self.sqrt_price * self.sqrt_price
+            price_in, price_out = (1 << 128, square) if a_to_b else (square, 1 << 128)
+            gross = self._cross(swapped, a_to_b)
+        if self.are_reserves_tracked:
+            check_room(reserve_in, arriving, self.address)
+            if gross > reserve_out:
+                raise InsufficientLiquidity(
+                    f"the pool {format_address(self.address)} holds {reserve_out} and would pay {gross}: swap less"
+                )
+        check_received(gross, self.address)
+        if not is_fee_on_input:
+            fee = up(gross * rate, RATE)
+        self._check_fee_room(fee, is_in_a=not a_to_b and not is_fee_on_input)
+        net = gross if is_fee_on_input else gross - fee
+        received = net if fee_out is None else net - fee_out.of(net, at.epoch)
+        return PoolQuote(
+            amount,
+            check_received(received, self.address),
+            a_to_b,
+            fee,
+            is_fee_on_input,
+            impact_bps(swapped, gross, price_in, price_out),
+            COMPUTE_UNITS,
+        )
+
+    def swap(self, quote: PoolQuote, min_out_amount: BaseUnits, trader: Trader) -> Instruction:
+        """Return `swap2` for the quote, without a referrer: the program's own id says that there is none."""
+        return Instruction(
+            METEORA_DAMM_V2,
+            (
+                AccountMeta(AUTHORITY),
+                AccountMeta(self.address, is_writable=True),
+                AccountMeta(trader.in_account, is_writable=True),
+                AccountMeta(trader.out_account, is_writable=True),
+                AccountMeta(self.vault_a, is_writable=True),
+                AccountMeta(self.vault_b, is_writable=True),
+                AccountMeta(self.mint_a),
+                AccountMeta(self.mint_b),
+                AccountMeta(trader.wallet, is_signer=True),
+                AccountMeta(self.program_a),
+                AccountMeta(self.program_b),
+                AccountMeta(METEORA_DAMM_V2),
+                AccountMeta(EVENT_AUTHORITY),
+                AccountMeta(METEORA_DAMM_V2),
+            ),
+            _ARGUMENTS.pack(SWAP2, quote.in_amount, min_out_amount, EXACT_IN),
+        )
+
+    def _base_fee(self, point: int) -> int:
+        if self.period_length == 0 or self.reduction == 0:
+            return self.cliff_fee
+        periods = min((point - self.activation_point) // self.period_length, self.period_count)
+        if not self.is_exponential:
+            return self.cliff_fee - self.reduction * periods
+        try:
+            share = pow_q64(ONE - self.reduction * ONE // BPS, periods)
+        except InvalidPool as error:
+            raise InvalidPool(f"the pool {format_address(self.address)} has no base fee now: {error}") from error
+        return share * self.cliff_fee >> 64
+
+    def _cross(self, swapped: BaseUnits, a_to_b: bool) -> BaseUnits:
+        """Return what the range pays for the amount. Raise InsufficientLiquidity where the range ends."""
+        liquidity, price = self.liquidity, self.sqrt_price
+        if a_to_b:
+            after = up(liquidity * price, liquidity + swapped * price)
+            if after < self.sqrt_price_min:
+                raise self._out_of_range()
+            return liquidity * (price - after) >> 128
+        after = price + (swapped << 128) // liquidity
+        if after > self.sqrt_price_max:
+            raise self._out_of_range()
+        return liquidity * (after - price) // (price * after)
+
+    def _out_of_range(self) -> InsufficientLiquidity:
+        return InsufficientLiquidity(
+            f"the pool {format_address(self.address)} has no liquidity at the price where the swap would end: swap less"
+        )
+
+    def _check_fee_room(self, fee: BaseUnits, *, is_in_a: bool) -> None:
+        room = self.fee_room_a if is_in_a else self.fee_room_b
+        if fee * self.protocol_fee_percent // 100 > room:
+            raise AmountOverflow(f"the pool {format_address(self.address)} cannot count so much in fees: swap less")
+
+
+def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
+    """Return the accounts that a quote depends on: the pool, and those of its mints that are of Token-2022."""
+    data = _pool_data(address, accounts)
+    return (address, *(mint for mint, flag in zip(_MINTS.unpack_from(data), data[_TOKEN_FLAGS], strict=True) if flag))
+
+
+def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> DammV2Pool:  # noqa: ARG001  # as every pool type
+    """Return the pool.
+
+    Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken, InsufficientLiquidity or MissingAccount.
+    """
+    data = _pool_data(address, accounts)
+    (
+        cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
+        is_dynamic, variable_fee_control, bin_step, bin_step_q64, volatility,
+        mint_a, mint_b, vault_a, vault_b, liquidity_bytes, protocol_fee_a, protocol_fee_b,
+        sqrt_min, sqrt_max, sqrt_now, activation_point, activation_type, status, flag_a, flag_b,
+        collect_fee_mode, fee_version, total_protocol_fee_a, total_protocol_fee_b, reserve_a, reserve_b, layout_version,
+    ) = _POOL.unpack_from(data)  # fmt: skip
+    name = format_address(address)
+    if base_fee_mode not in (LINEAR, EXPONENTIAL):
+        raise UnsupportedMode(f"the pool {name} sets its base fee in mode {base_fee_mode}, which is not modelled")
+    if collect_fee_mode not in (FEE_ON_OUTPUT, FEE_ON_B, COMPOUNDING):
+        raise UnsupportedMode(f"the pool {name} collects fees in mode {collect_fee_mode}, which is not known")
+    if fee_version not in FEE_MAX:
+        raise UnsupportedMode(f"the pool {name} has fees of version {fee_version}, which is not known")
+    if activation_type not in (SLOTS, SECONDS):
+        raise UnsupportedMode(f"the pool {name} counts time in way {activation_type}, which is not known")
+    if layout_version > 1 or (collect_fee_mode == COMPOUNDING and layout_version != 1):
+        raise UnsupportedMode(f"the pool {name} keeps its reserves in version {layout_version}, which is not modelled")
+    if flag_a > 1 or flag_b > 1:
+        raise UnsupportedToken(f"a token of the pool {name} belongs to a token program that is not known")
+    if protocol_fee_percent > 100 or (collect_fee_mode == COMPOUNDING and compounding_fee_bps > BPS):
+        raise InvalidPool(f"the pool {name} gives away more than all of its fee")
+    if period_length and (reduction > BPS if base_fee_mode == EXPONENTIAL else reduction * period_count > cliff_fee):
+        raise InvalidPool(f"the base fee of the pool {name} falls below zero")
+    variable_fee = 0
+    if is_dynamic:
+        if not any(bin_step_q64):
+            raise InvalidPool(f"the pool {name} has a variable fee without a step to measure prices by")
+        moved = int.from_bytes(volatility, "little") * bin_step
+        weighted = moved * moved * variable_fee_control + VARIABLE_FEE_SCALE - 1
+        if weighted > U128_MAX:
+            raise InvalidPool(f"the variable fee of the pool {name} is too large to be computed")
+        variable_fee = weighted // VARIABLE_FEE_SCALE
+    liquidity = int.from_bytes(liquidity_bytes, "little")
+    sqrt_price, sqrt_price_min = int.from_bytes(sqrt_now, "little"), int.from_bytes(sqrt_min, "little")
+    sqrt_price_max = int.from_bytes(sqrt_max, "little")
+    if sqrt_price == 0 or not (collect_fee_mode == COMPOUNDING or 0 < sqrt_price_min <= sqrt_price <= sqrt_price_max):
+        raise InvalidPool(f"the price of the pool {name} is not within its range")
+    if liquidity == 0 or (collect_fee_mode == COMPOUNDING and (reserve_a == 0 or reserve_b == 0)):
+        raise InsufficientLiquidity(f"the pool {name} is empty: take another pool")
+    program_a, program_b = TOKEN_PROGRAMS[flag_a], TOKEN_PROGRAMS[flag_b]
+    return DammV2Pool(
+        address, mint_a, mint_b, vault_a, vault_b, program_a, program_b,
+        status == 0, activation_point, activation_type == SLOTS,
+        cliff_fee, base_fee_mode == EXPONENTIAL, period_count, period_length, reduction, variable_fee,
+        FEE_MAX[fee_version], collect_fee_mode, protocol_fee_percent,
+        U64_MAX - max(protocol_fee_a, total_protocol_fee_a), U64_MAX - max(protocol_fee_b, total_protocol_fee_b),
+        liquidity, sqrt_price, sqrt_price_min, sqrt_price_max, layout_version == 1, reserve_a, reserve_b,
+        transfer_fee(accounts, mint_a, program_a), transfer_fee(accounts, mint_b, program_b),
+    )  # fmt: skip
+
+
+def _pool_data(address: Address, accounts: Mapping[Address, Account]) -> bytes:
+    account = need(accounts, address, "the pool")
+    return check_layout(account, address, "a DAMM v2 pool", METEORA_DAMM_V2, POOL_BYTES, POOL)
+
+
+DAMM_V2: Final = PoolType(
+    "damm_v2", "meteora", METEORA_DAMM_V2, POOL_BYTES, POOL, mints_at=(168, 200), wanted=wanted, decode=decode
+)
