@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, PoolAccounts, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -28,7 +28,7 @@ from fillwright.core.errors import (
     UnsupportedToken,
 )
 from fillwright.core.units import U64_MAX
-from fillwright.venues.pool import AccountMeta, Policy, PoolQuote, Trader, up
+from fillwright.venues.pool import Policy, PoolQuote, up
 from fillwright.venues.programs import MEMO, RAYDIUM_CLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.raydium.clmm import CLMM, TICK_ARRAYS_WANTED, ClmmPool
 from fillwright.venues.raydium.tick_bitmap import arrays_from, bits_of

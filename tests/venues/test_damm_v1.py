@@ -7,7 +7,7 @@ from struct import pack
 
 import pytest
 
-from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, PoolAccounts, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -24,7 +24,7 @@ from fillwright.core.errors import (
 )
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.damm_v1 import stable_invariant, stable_other
-from fillwright.venues.pool import AccountMeta, PoolQuote, Trader
+from fillwright.venues.pool import PoolQuote
 from fillwright.venues.pool_types import identify
 from fillwright.venues.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.recordings import Recording

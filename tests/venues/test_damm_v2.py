@@ -7,7 +7,15 @@ from struct import pack
 
 import pytest
 
-from fillwright.core.accounts import Account, ChainTime, PoolAccounts, format_address, parse_address
+from fillwright.core.accounts import (
+    Account,
+    AccountMeta,
+    ChainTime,
+    PoolAccounts,
+    Trader,
+    format_address,
+    parse_address,
+)
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -22,7 +30,7 @@ from fillwright.core.errors import (
     UnsupportedToken,
 )
 from fillwright.core.units import U64_MAX
-from fillwright.venues.pool import AccountMeta, PoolQuote, Trader
+from fillwright.venues.pool import PoolQuote
 from fillwright.venues.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from tests.venues.damm_v2 import (
     DYNAMIC,

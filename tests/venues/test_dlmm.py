@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, PoolAccounts, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -28,7 +28,7 @@ from fillwright.core.errors import (
 )
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.dlmm import ARRAYS_MAX, BINS_MAX, DLMM, DlmmPool
-from fillwright.venues.pool import AccountMeta, Policy, PoolQuote, Trader
+from fillwright.venues.pool import Policy, PoolQuote
 from fillwright.venues.programs import METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from tests.venues.dlmm import (
     EXTENSION,

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fillwright.core.accounts import PoolAccounts
+from fillwright.core.accounts import PoolAccounts, Trader
 from fillwright.core.errors import QuoteRefused
 from fillwright.core.units import U64_MAX
-from fillwright.venues.pool import Pool, PoolQuote, Trader
+from fillwright.venues.pool import Pool, PoolQuote
 from tests.venues.model import POLICY, Model, address, decode
 from tests.venues.models import MODELS
 

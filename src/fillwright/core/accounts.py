@@ -1,4 +1,4 @@
-"""Accounts of the chain as they stand at one slot: raw bytes, and where they were read."""
+"""Accounts of the chain as they stand at one slot, raw as they were read, and instructions that change them."""
 
 from __future__ import annotations
 
@@ -37,6 +37,33 @@ class PoolAccounts:
     slot: int
     time: ChainTime
     accounts: Mapping[Address, Account]
+
+
+@dataclass(frozen=True, slots=True)
+class AccountMeta:
+    """An account that an instruction names, and what it may do with it."""
+
+    address: Address
+    is_signer: bool = False
+    is_writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a transaction asks one program to do."""
+
+    program: Address
+    accounts: tuple[AccountMeta, ...]
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Trader:
+    """Who swaps: the wallet, and its token accounts for what goes in and what comes out."""
+
+    wallet: Address
+    in_account: Address
+    out_account: Address
 
 
 def parse_address(text: str) -> Address:

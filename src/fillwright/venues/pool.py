@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.accounts import Account, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import AmountOverflow, AmountTooSmall, UnknownLayout
 from fillwright.core.units import BPS, U64_MAX, BaseUnits, Bps
 
@@ -41,26 +41,6 @@ class PoolQuote(msgspec.Struct, frozen=True):
     price_impact_bps: Bps
     compute_units: int
     path: tuple[Address, ...] = ()
-
-
-class AccountMeta(msgspec.Struct, frozen=True):
-    address: Address
-    is_signer: bool = False
-    is_writable: bool = False
-
-
-class Instruction(msgspec.Struct, frozen=True):
-    program: Address
-    accounts: tuple[AccountMeta, ...]
-    data: bytes
-
-
-class Trader(msgspec.Struct, frozen=True):
-    """Who swaps: the wallet, and its token accounts for what goes in and what comes out."""
-
-    wallet: Address
-    in_account: Address
-    out_account: Address
 
 
 class Policy(msgspec.Struct, frozen=True):

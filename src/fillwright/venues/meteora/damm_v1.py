@@ -21,7 +21,7 @@ from typing import Final
 
 import msgspec
 
-from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -37,12 +37,9 @@ from fillwright.core.errors import (
 from fillwright.core.units import BaseUnits
 from fillwright.venues.mints import balance, need, supply
 from fillwright.venues.pool import (
-    AccountMeta,
-    Instruction,
     Policy,
     PoolQuote,
     PoolType,
-    Trader,
     check_amount,
     check_layout,
     check_received,

@@ -24,7 +24,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     InsufficientLiquidity,
@@ -39,12 +39,9 @@ from fillwright.core.units import BPS, U64_MAX, BaseUnits
 from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
 from fillwright.venues.mints import TransferFee, need, transfer_fee
 from fillwright.venues.pool import (
-    AccountMeta,
-    Instruction,
     Policy,
     PoolQuote,
     PoolType,
-    Trader,
     check_amount,
     check_layout,
     check_received,

@@ -14,17 +14,14 @@ from typing import Final, Literal
 
 import msgspec
 
-from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, OrderBookPool
 from fillwright.core.units import BaseUnits
 from fillwright.venues.mints import balance, need
 from fillwright.venues.pool import (
-    AccountMeta,
-    Instruction,
     Policy,
     PoolQuote,
     PoolType,
-    Trader,
     check_amount,
     check_layout,
     check_received,

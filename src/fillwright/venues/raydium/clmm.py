@@ -23,7 +23,7 @@ from typing import Final
 
 import msgspec
 
-from fillwright.core.accounts import Account, Address, ChainTime, format_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import (
     AmountOverflow,
     AmountTooSmall,
@@ -41,12 +41,9 @@ from fillwright.core.units import U64_MAX, BaseUnits
 from fillwright.venues.mints import TransferFee, need, read_mint
 from fillwright.venues.pool import (
     Q64,
-    AccountMeta,
-    Instruction,
     Policy,
     PoolQuote,
     PoolType,
-    Trader,
     check_amount,
     check_layout,
     check_received,
