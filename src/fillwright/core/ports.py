@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
-from fillwright.core.accounts import Account, Address, PoolAccounts
+from fillwright.core.accounts import Account, Address, Instruction, PoolAccounts, Trader
 from fillwright.core.control import Action, Control, Entry
 from fillwright.core.errors import ExecutionError
 from fillwright.core.lifecycle import Accepted, Event, Recorded, Update
 from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction
-from fillwright.core.routing import Answer, Quote, QuoteRequest, Route
+from fillwright.core.routing import Answer, Leg, Quote, QuoteRequest, Route
 from fillwright.core.units import BaseUnits, Bps, MicroUsd, Millis, Mint, OrderId, Signature, Token
 
 START_WINDOW_MS: Final[Millis] = 60_000
@@ -58,6 +58,23 @@ class PoolSource(Protocol):
 
     async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
         """Return the pools of a pair, whichever way round. Raise VenueUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedSwap:
+    """A leg of a route as its pool would make it at `slot`. `instruction` writes it, with a least out amount."""
+
+    slot: int
+    in_amount: BaseUnits
+    out_amount: BaseUnits
+    instruction: Callable[[BaseUnits, Trader], Instruction]
+
+
+class Swaps(Protocol):
+    """Makes the swaps of a route."""
+
+    async def prepare(self, leg: Leg, in_amount: BaseUnits) -> PreparedSwap:
+        """Return a leg as its pool stands now. Raise QuoteRefused or VenueUnavailable."""
 
 
 class Prices(Protocol):

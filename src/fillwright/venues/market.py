@@ -12,9 +12,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from fillwright.core.accounts import PoolAccounts, format_address, parse_address
-from fillwright.core.errors import AmountTooSmall, PairNotListed, QuoteRefused, StaleQuote
-from fillwright.core.ports import PoolSource
+from fillwright.core.accounts import Instruction, PoolAccounts, Trader, format_address, parse_address
+from fillwright.core.errors import (
+    AmountTooSmall,
+    InsufficientLiquidity,
+    PairNotListed,
+    QuoteRefused,
+    StaleQuote,
+    VenueUnavailable,
+)
+from fillwright.core.ports import PoolSource, PreparedSwap
 from fillwright.core.routing import Answer, Leg, NoQuote, Quote, QuoteRequest
 from fillwright.core.units import BPS, BaseUnits, Bps, Mint
 from fillwright.venues.pool import Policy, Pool, PoolQuote, PoolType, up
@@ -31,6 +38,7 @@ SPLIT_MAX: Final = 3
 SIGNATURE_LAMPORTS: Final = 5_000
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280  # of a token account of 165 bytes: Solana's minimum for an account to be kept
 FIXED_COMPUTE_UNITS: Final = 45_000  # what a swap needs besides the pool's own: token accounts, wrapping SOL, the memo
+COMPUTE_UNITS_MAX: Final = 1_400_000  # of a transaction
 PROBE_LAMPORTS: Final = 10_000_000
 
 
@@ -95,6 +103,19 @@ class PoolVenue:
         if not answers:
             raise PairNotListed(f"no pool is known for {request.token_in.symbol} and {request.token_out.symbol}")
         return answers
+
+    async def prepare(self, leg: Leg, in_amount: BaseUnits) -> PreparedSwap:
+        """Quote a leg of a route anew. Raise QuoteRefused, or VenueUnavailable if its pool is not there any more."""
+        listed, answers = await self._pools(leg.mint_in, leg.mint_out)
+        mine = next((each for each in listed if format_address(each.pool.address) == leg.pool), None)
+        if mine is None:
+            refused = (answer for answer in answers if isinstance(answer, NoQuote) and answer.pool == leg.pool)
+            why = next((answer.error for answer in refused), None)
+            raise why or VenueUnavailable(f"the pool {leg.pool} cannot be read any more")
+        offer = _offer(mine, leg.mint_in, in_amount)
+        if isinstance(offer, NoQuote):
+            raise offer.error
+        return PreparedSwap(mine.at.slot, in_amount, offer.quote.out_amount, partial(_instruction, offer))
 
     async def _pools(self, mint_a: Mint, mint_b: Mint) -> tuple[list[Listed], list[Answer]]:
         """Return the pools of a pair that can be asked, and why others cannot."""
@@ -197,10 +218,20 @@ def decode(accounts: PoolAccounts, policy: Policy) -> Listed | NoQuote:
 
 
 def _offer(listed: Listed, mint_in: Mint, amount: BaseUnits) -> Offer | NoQuote:
+    address = format_address(listed.pool.address)
     try:
-        return Offer(listed, listed.pool.quote(amount, listed.pool.mint_a == parse_address(mint_in), listed.at.time))
+        quote = listed.pool.quote(amount, listed.pool.mint_a == parse_address(mint_in), listed.at.time)
     except QuoteRefused as error:
-        return NoQuote(listed.type.venue, error, format_address(listed.pool.address))
+        return NoQuote(listed.type.venue, error, address)
+    if FIXED_COMPUTE_UNITS + quote.compute_units > COMPUTE_UNITS_MAX:
+        units = f"{quote.compute_units} compute units"
+        too_much = InsufficientLiquidity(f"the pool {address} would need {units}, more than there may be: swap less")
+        return NoQuote(listed.type.venue, too_much, address)
+    return Offer(listed, quote)
+
+
+def _instruction(offer: Offer, least: BaseUnits, trader: Trader) -> Instruction:
+    return offer.listed.pool.swap(offer.quote, least, trader)
 
 
 def _paid(listed: Listed, mint_in: Mint, amount: BaseUnits) -> BaseUnits:
