@@ -52,6 +52,8 @@ FillwrightError
 │   │   └── StaleQuote         *
 │   ├── NoRoute            *
 │   ├── Unroutable
+│   ├── TransactionTooLarge
+│   ├── SimulationFailed   *   the transaction would fail, or pay something else than was quoted: it is not signed
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
@@ -390,6 +392,18 @@ class Unroutable(ExecutionError):
     code = "unroutable"
     title = "No venue can fill the order"
     retryable = False
+
+
+class TransactionTooLarge(ExecutionError):
+    code = "transaction_too_large"
+    title = "The transaction does not fit a packet"
+    retryable = False
+
+
+class SimulationFailed(ExecutionError):
+    code = "simulation_failed"
+    title = "The transaction would not do what was quoted"
+    retryable = True
 
 
 class ChainUnavailable(ExecutionError):
