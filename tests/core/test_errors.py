@@ -32,7 +32,7 @@ PUBLISHED = {
     "store_unavailable", "too_many_requests", "transaction_expired", "transaction_reverted", "unauthorized",
     "unknown_order_kind", "unknown_token", "unroutable", "unsupported_media_type", "venue_unavailable",
     "version_conflict", "wrong_chain", "invalid_recording", "invalid_snapshot", "transaction_too_large",
-    "simulation_failed",
+    "simulation_failed", "insufficient_funds", "not_final",
     "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
@@ -42,7 +42,7 @@ WORTH_ANOTHER_ATTEMPT = {
     "venue_unavailable", "no_route", "chain_unavailable", "slippage_exceeded", "transaction_reverted",
     "transaction_expired", "internal_error",
     "missing_account", "missing_tick_array", "missing_bin_array", "insufficient_liquidity", "stale_quote",
-    "simulation_failed",
+    "simulation_failed", "not_final",
 }  # fmt: skip
 ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.QuoteRefused, errors.StoreError}
 

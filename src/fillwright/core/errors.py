@@ -53,8 +53,10 @@ FillwrightError
 │   ├── NoRoute            *
 │   ├── Unroutable
 │   ├── TransactionTooLarge
+│   ├── InsufficientFunds
 │   ├── SimulationFailed   *   the transaction would fail, or pay something else than was quoted: it is not signed
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
+│   │   └── NotFinal       *   what is on chain can still be undone by a fork: ask again
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
 │   ├── TransactionExpired *
@@ -400,6 +402,12 @@ class TransactionTooLarge(ExecutionError):
     retryable = False
 
 
+class InsufficientFunds(ExecutionError):
+    code = "insufficient_funds"
+    title = "The wallet holds too little"
+    retryable = False
+
+
 class SimulationFailed(ExecutionError):
     code = "simulation_failed"
     title = "The transaction would not do what was quoted"
@@ -410,6 +418,11 @@ class ChainUnavailable(ExecutionError):
     code = "chain_unavailable"
     title = "The chain does not answer"
     retryable = True
+
+
+class NotFinal(ChainUnavailable):
+    code = "not_final"
+    title = "What is on chain is not final yet"
 
 
 class SlippageExceeded(ExecutionError):

@@ -56,8 +56,11 @@ class PoolSource(Protocol):
     def newest_slot(self) -> int:
         """The newest slot that anything was read at: how old a pool is, is counted from here."""
 
-    async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
-        """Return the pools of a pair, whichever way round. Raise VenueUnavailable."""
+    async def pools(self, mint_a: Mint, mint_b: Mint, *, min_slot: int = 0) -> Sequence[PoolAccounts]:
+        """Return the pools of a pair, whichever way round; read anew where they are older than `min_slot`.
+
+        Raise VenueUnavailable.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,8 @@ class PreparedSwap:
 class Swaps(Protocol):
     """Makes the swaps of a route."""
 
-    async def prepare(self, leg: Leg, in_amount: BaseUnits) -> PreparedSwap:
-        """Return a leg as its pool stands now. Raise QuoteRefused or VenueUnavailable."""
+    async def prepare(self, leg: Leg, in_amount: BaseUnits, *, min_slot: int = 0) -> PreparedSwap:
+        """Return a leg as its pool stands now, at `min_slot` or later. Raise QuoteRefused or VenueUnavailable."""
 
 
 class Prices(Protocol):

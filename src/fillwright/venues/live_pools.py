@@ -39,7 +39,7 @@ class LivePools:
     def newest_slot(self) -> int:
         return self._newest_slot
 
-    async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
+    async def pools(self, mint_a: Mint, mint_b: Mint, *, min_slot: int = 0) -> Sequence[PoolAccounts]:
         """Return the pools of a pair. Raise VenueUnavailable if the chain does not answer."""
         try:
             async with self._reading:
@@ -47,15 +47,15 @@ class LivePools:
                     await self._discover()
                 assert self._by_pair is not None
                 addresses = sorted(self._by_pair.get(frozenset((mint_a, mint_b)), ()))
-                stale = [each for each in addresses if not self._is_fresh(each)]
+                stale = [each for each in addresses if not self._is_fresh(each, min_slot)]
                 await self._refresh(stale)
         except ChainUnavailable as error:
             raise VenueUnavailable(f"the pools cannot be read: {error}") from error
         return [self._read[each][1] for each in addresses if each in self._read]
 
-    def _is_fresh(self, address: Address) -> bool:
+    def _is_fresh(self, address: Address, min_slot: int) -> bool:
         read = self._read.get(address)
-        return read is not None and abs(self._clock.now_ms() - read[0]) < self._refresh_ms
+        return read is not None and read[1].slot >= min_slot and abs(self._clock.now_ms() - read[0]) < self._refresh_ms
 
     async def _discover(self) -> None:
         """Learn which pair each pool is of."""

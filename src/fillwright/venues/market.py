@@ -104,9 +104,9 @@ class PoolVenue:
             raise PairNotListed(f"no pool is known for {request.token_in.symbol} and {request.token_out.symbol}")
         return answers
 
-    async def prepare(self, leg: Leg, in_amount: BaseUnits) -> PreparedSwap:
+    async def prepare(self, leg: Leg, in_amount: BaseUnits, *, min_slot: int = 0) -> PreparedSwap:
         """Quote a leg of a route anew. Raise QuoteRefused, or VenueUnavailable if its pool is not there any more."""
-        listed, answers = await self._pools(leg.mint_in, leg.mint_out)
+        listed, answers = await self._pools(leg.mint_in, leg.mint_out, min_slot)
         mine = next((each for each in listed if format_address(each.pool.address) == leg.pool), None)
         if mine is None:
             refused = (answer for answer in answers if isinstance(answer, NoQuote) and answer.pool == leg.pool)
@@ -117,10 +117,10 @@ class PoolVenue:
             raise offer.error
         return PreparedSwap(mine.at.slot, in_amount, offer.quote.out_amount, partial(_instruction, offer))
 
-    async def _pools(self, mint_a: Mint, mint_b: Mint) -> tuple[list[Listed], list[Answer]]:
+    async def _pools(self, mint_a: Mint, mint_b: Mint, min_slot: int = 0) -> tuple[list[Listed], list[Answer]]:
         """Return the pools of a pair that can be asked, and why others cannot."""
         listed, refused = list[Listed](), list[Answer]()
-        for accounts in await self._source.pools(mint_a, mint_b):
+        for accounts in await self._source.pools(mint_a, mint_b, min_slot=min_slot):
             behind = self._source.newest_slot - accounts.slot
             each = self._decode(accounts)
             if isinstance(each, Listed) and behind > self._rules.quote_slots_max:

@@ -56,7 +56,8 @@ class SnapshotPools:
     def newest_slot(self) -> int:
         return self._slot
 
-    async def pools(self, mint_a: Mint, mint_b: Mint) -> Sequence[PoolAccounts]:
+    async def pools(self, mint_a: Mint, mint_b: Mint, *, min_slot: int = 0) -> Sequence[PoolAccounts]:
+        del min_slot  # files do not change
         return self._by_pair.get(frozenset((mint_a, mint_b)), ())
 
 

@@ -1,0 +1,437 @@
+"""Solana as a Chain: builds and signs a route's transaction, sends it, and says what became of it.
+
+Signing comes last, after everything that could show that the transaction should not be: the pools are quoted anew, the
+transaction is simulated and must pay what they say, and `policy` reads the very bytes that are to be signed.
+
+What became of a transaction is told in the order that the executor asks for it: first how far the chain is final,
+then the outcome, from a view at least that recent. An error on chain is an outcome only once it is final, since a fork
+could undo the failure and land the same bytes again. A success is one from `commitment` on: where that is less than
+final, it is watched until it is, and sent again should a fork drop it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+from solders.transaction import VersionedTransaction
+
+from fillwright.chain.building import (
+    ASSOCIATED_TOKEN,
+    COMPUTE_BUDGET,
+    COMPUTE_UNITS_MAX,
+    MEMO,
+    SOL_MINT,
+    SPL_TOKEN,
+    SYSTEM,
+    TOKEN_2022,
+    Plan,
+    Tables,
+    Tip,
+    TokenAccount,
+    associated_account,
+    instructions,
+    message,
+    signed,
+    unsigned,
+)
+from fillwright.chain.node import Landed, Node, Status, TransactionError
+from fillwright.chain.policy import SigningRules, check
+from fillwright.chain.wallet import Wallet
+from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
+from fillwright.core.errors import (
+    ChainUnavailable,
+    ExecutionError,
+    InsufficientFunds,
+    NotFinal,
+    SimulationFailed,
+    SlippageExceeded,
+    TransactionReverted,
+    Unroutable,
+)
+from fillwright.core.order import Fill, Order, SignedTransaction
+from fillwright.core.ports import Clock, Finalized, LandedSwap, PreparedSwap, Swaps
+from fillwright.core.routing import Route
+from fillwright.core.units import BPS, BaseUnits, OrderId, Signature, base58, format_amount
+
+ROUNDS_MAX: Final = 3
+HOP_SLACK_BPS: Final = 10
+"""What a second swap leaves of what the first one pays: if the first pays a little less, the second still goes through."""
+UNITS_SPARE: Final = 300
+ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
+WATCH_MS: Final = 2_000
+MENTIONS_PAGE: Final = 1_000
+
+AROUND: Final = frozenset((SYSTEM, SPL_TOKEN, TOKEN_2022, ASSOCIATED_TOKEN, MEMO, COMPUTE_BUDGET))
+"""The programs of a transaction that are not swaps."""
+
+# The error by which each program says that a swap would pay less than the least. Source: the programs' error lists.
+SLIPPAGE_ERRORS: Final[Mapping[str, frozenset[int]]] = {
+    "CPMMoo8L3F4NbTegBCKVNunggL7H1ZpdTHKxQB5qKP1C": frozenset((6005,)),
+    "675kPX9MHTjS2zt1qfr1NYHuzeLXfQM9H24wFSUt1Mp8": frozenset((30,)),
+    "CAMMCzo5YL8w4VFF8KVHrK22GGUsp5VTaW7grrKgrWqK": frozenset((6022, 6018)),
+    "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG": frozenset((6002,)),
+    "LBUZKhRxPF3XUpBCjp4YzTKgLccjZhTSDM9YuVaPwxo": frozenset((6003,)),
+    "Eo7WjKq67rjJQSZxS6z3YkapzY3eMj6Xy8X5EQVn5UaB": frozenset((6004,)),
+}
+_MEMO_TEXT: Final = re.compile(r"fillwright:(ord_[0-9A-Z]{26}):([1-9][0-9]*)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolanaSettings:
+    """`commitment` is when a success counts. Fees are in micro-lamports for each compute unit, tips in lamports."""
+
+    commitment: Literal["confirmed", "finalized"] = "confirmed"
+    priority_fee_micro_lamports_max: int = 1_000_000
+    fee_lamports_max: int = 2_000_000
+    tip: Tip | None = None
+    tables: Tables = ()
+
+
+@dataclass(slots=True)
+class SolanaCounts:
+    """For metrics: transactions that a fork dropped after they had counted, and signings that were refused."""
+
+    rolled_back: int = 0
+    requoted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """The swaps of a route, made ready: with their least amounts, and what they pay at the last one."""
+
+    prepared: Sequence[tuple[PreparedSwap, BaseUnits]]
+    out_amount: BaseUnits
+    slot: int
+
+
+class SolanaChain:
+    """Signs for one wallet."""
+
+    def __init__(
+        self, node: Node, wallet: Wallet, swaps: Swaps, clock: Clock, settings: SolanaSettings, genesis_hash: str
+    ) -> None:
+        self.identity = f"solana:{genesis_hash}:{format_address(wallet.address)}"
+        self.counts = SolanaCounts()
+        self._node = node
+        self._wallet = wallet
+        self._swaps = swaps
+        self._clock = clock
+        self._settings = settings
+        self._programs: dict[Address, Address] = {}  # of mints
+        self._watched: dict[Signature, SignedTransaction] = {}
+        self._sent: dict[Signature, SignedTransaction] = {}
+        self._log = structlog.get_logger()
+
+    async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
+        """Build, simulate, check and sign. Nothing is sent.
+
+        Raise SlippageExceeded, SimulationFailed, InsufficientFunds, TransactionTooLarge, SigningRefused, a QuoteRefused
+        or ChainUnavailable.
+        """
+        legs = route.quote.legs
+        if not legs:
+            raise Unroutable("the route is of the simulated market: it names no pool that exists")
+        mints = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
+        accounts = await self._accounts(list(dict.fromkeys(mints)))
+        await self._check_funds(order, accounts[0])
+        min_slot = 0
+        for _ in range(ROUNDS_MAX):
+            way = await self._way(order, route, min_out_amount, min_slot)
+            plan = self._plan(order, route, accounts, way)
+            blockhash = await self._node.latest_blockhash()
+            units, paid, slot = await self._simulate(plan, accounts, blockhash.text, way)
+            if paid == way.out_amount:
+                break
+            self.counts.requoted += 1
+            min_slot = slot
+        else:
+            raise SimulationFailed(
+                f"the pools pay {paid} and were quoted at {way.out_amount} base units: their programs may have been"
+                " upgraded, or they move faster than they can be read"
+            )
+        price = await self._priority_fee(plan)
+        raw = message(instructions(plan, units, price), self._wallet.address, blockhash.text, self._settings.tables)
+        check(raw, self._rules(order, route, min_out_amount), dict(self._settings.tables))
+        signature = await self._wallet.sign(raw)
+        return SignedTransaction(
+            Signature(base58(signature)), signed(raw, signature), blockhash.last_valid_block_height
+        )
+
+    async def send(self, transaction: SignedTransaction) -> None:
+        self._sent[transaction.signature] = transaction
+        await self._node.send(transaction.raw)
+
+    async def finalized(self) -> Finalized:
+        return await self._node.finalized()
+
+    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+        status = await self._node.status(signature, min_slot=min_slot)
+        if status is None:
+            return None
+        if status.error is not None:
+            if status.commitment != "finalized":
+                raise NotFinal(f"{signature} failed in slot {status.slot}, which is not final yet")
+            self._sent.pop(signature, None)
+            return await self._failure(signature, status.error)
+        if status.commitment == "processed" or self._settings.commitment == "finalized" != status.commitment:
+            raise NotFinal(f"{signature} landed in slot {status.slot}, which is {status.commitment}")
+        landed = await self._landed(signature, status)
+        fill = self._fill(landed)
+        transaction = self._sent.pop(signature, None)
+        if status.commitment != "finalized" and transaction is not None:
+            self._watched[signature] = transaction
+        return fill
+
+    async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
+        """Yield the wallet's swaps from the chain's own record, oldest first: those with a memo of ours."""
+        found = list[tuple[Signature, OrderId, int]]()
+        before: Signature | None = None
+        while True:
+            page = await self._node.mentions(self._wallet.address, before, MENTIONS_PAGE)
+            for mention in page:
+                match = _MEMO_TEXT.search(mention.memo or "")
+                if match is not None and mention.error is None:
+                    found.append((mention.signature, OrderId(match[1]), int(match[2])))
+            if len(page) < MENTIONS_PAGE:
+                break
+            before = page[-1].signature
+        for signature, order_id, attempt in reversed(found):
+            landed = await self._node.transaction(signature, "finalized")
+            if landed is None:
+                raise ChainUnavailable(f"the node lists {signature} and does not know it")
+            yield LandedSwap(order_id, attempt, signature, self._fill(landed))
+
+    async def watch(self) -> None:
+        """Look after what counted before it was final, until it is. Runs for ever."""
+        while True:
+            await self._clock.sleep(WATCH_MS)
+            for signature, transaction in list(self._watched.items()):
+                try:
+                    await self._look_after(signature, transaction)
+                except ChainUnavailable as error:
+                    self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
+
+    async def _look_after(self, signature: Signature, transaction: SignedTransaction) -> None:
+        finalized = await self._node.finalized()
+        status = await self._node.status(signature, min_slot=finalized.slot)
+        if status is not None and status.commitment == "finalized":
+            del self._watched[signature]
+            if status.error is not None:
+                self._rolled_back(signature, "it landed again, and failed")
+        elif status is None and finalized.block_height > transaction.last_valid_block_height:
+            del self._watched[signature]
+            self._rolled_back(signature, "it can no longer land")
+        elif status is None:
+            await self._node.send(transaction.raw)
+
+    def _rolled_back(self, signature: Signature, why: str) -> None:
+        self.counts.rolled_back += 1
+        self._log.critical(
+            "chain.rolled_back",
+            signature=signature,
+            reason=f"a fork dropped a transaction that had been reported as confirmed, and {why}",
+            what_to_do="run `fillwright reconcile`, and set FILLWRIGHT_COMMITMENT=finalized where this must not happen",
+        )
+
+    # ---- building
+
+    async def _accounts(self, mints: Sequence[Address]) -> list[TokenAccount]:
+        """Return the wallet's account of each mint."""
+        unknown = [mint for mint in mints if mint not in self._programs]
+        if unknown:
+            _, found = await self._node.read(unknown)
+            for mint, account in zip(unknown, found, strict=True):
+                if account is None or account.owner not in (SPL_TOKEN, TOKEN_2022):
+                    raise Unroutable(f"{format_address(mint)} is no mint of a token program that is known")
+                self._programs[mint] = account.owner
+        addresses = [associated_account(self._wallet.address, mint, self._programs[mint]) for mint in mints]
+        _, held = await self._node.read(addresses)
+        return [
+            TokenAccount(mint, self._programs[mint], address, account is not None)
+            for mint, address, account in zip(mints, addresses, held, strict=True)
+        ]
+
+    async def _check_funds(self, order: Order, account: TokenAccount) -> None:
+        """Raise InsufficientFunds if the wallet cannot pay what is to be sold, its fee, and accounts that are missing."""
+        terms = order.terms
+        lamports = await self._node.balance(self._wallet.address)
+        needed = self._settings.fee_lamports_max
+        if account.mint == SOL_MINT:
+            needed += terms.in_amount + ACCOUNT_RENT_LAMPORTS
+        elif self._held((await self._node.read([account.address]))[1][0]) < terms.in_amount:
+            amount = format_amount(terms.in_amount, terms.token_in.decimals)
+            raise InsufficientFunds(
+                f"the wallet {format_address(self._wallet.address)} holds less than {amount} {terms.token_in.symbol}"
+            )
+        if lamports < needed:
+            raise InsufficientFunds(
+                f"the wallet {format_address(self._wallet.address)} holds {format_amount(lamports, 9)} SOL, and"
+                f" {format_amount(needed, 9)} may be needed for amount, fee and rent"
+            )
+
+    async def _way(self, order: Order, route: Route, min_out_amount: BaseUnits, min_slot: int) -> _Way:
+        """Return the route's swaps as the pools stand now. Raise SlippageExceeded if they pay less than the least."""
+        if route.quote.type == "two_hops":
+            first_leg, second_leg = route.quote.legs
+            first = await self._swaps.prepare(first_leg, first_leg.in_amount, min_slot=min_slot)
+            between = first.out_amount * (BPS - HOP_SLACK_BPS) // BPS
+            second = await self._swaps.prepare(second_leg, between, min_slot=min_slot)
+            self._check_least(order, second.out_amount, min_out_amount)
+            prepared = [(first, between), (second, min_out_amount)]
+            return _Way(prepared, second.out_amount, min(first.slot, second.slot))
+        swaps = [await self._swaps.prepare(leg, leg.in_amount, min_slot=min_slot) for leg in route.quote.legs]
+        total = sum(swap.out_amount for swap in swaps)
+        self._check_least(order, total, min_out_amount)
+        # What may be lost on the way is shared as the amounts are, rounded down: the leasts add up to no less.
+        spare = total - min_out_amount
+        prepared = [(swap, swap.out_amount - spare * swap.out_amount // total) for swap in swaps]
+        return _Way(prepared, total, min(swap.slot for swap in swaps))
+
+    def _check_least(self, order: Order, paid: BaseUnits, least: BaseUnits) -> None:
+        if paid < least:
+            token = order.terms.token_out
+            told, limit = (format_amount(amount, token.decimals) for amount in (paid, least))
+            raise SlippageExceeded(f"the pools pay {told} {token.symbol} now, below the order's limit of {limit}")
+
+    def _plan(self, order: Order, route: Route, accounts: Sequence[TokenAccount], way: _Way) -> Plan:
+        by_mint = {each.mint: each.address for each in accounts}
+        swaps = []
+        for leg, (prepared, least) in zip(route.quote.legs, way.prepared, strict=True):
+            trader = Trader(
+                self._wallet.address, by_mint[parse_address(leg.mint_in)], by_mint[parse_address(leg.mint_out)]
+            )
+            swaps.append(prepared.instruction(least, trader))
+        wrapped = order.terms.in_amount if accounts[0].mint == SOL_MINT else 0
+        return Plan(self._wallet.address, memo(order), accounts, wrapped, swaps, self._settings.tip)
+
+    async def _simulate(
+        self, plan: Plan, accounts: Sequence[TokenAccount], blockhash: str, way: _Way
+    ) -> tuple[int, BaseUnits, int]:
+        """Return the compute units to ask for, what would be received, and the slot of that.
+
+        Raise what the transaction would fail with.
+        """
+        out = accounts[-1]
+        before_slot, (held,) = await self._node.read([out.address])
+        made = instructions(plan, COMPUTE_UNITS_MAX, 0, unwraps=False)
+        raw = unsigned(message(made, self._wallet.address, blockhash, self._settings.tables))
+        simulation = await self._node.simulate(raw, [out.address], min_slot=max(before_slot, way.slot))
+        if simulation.error is not None:
+            raise _named(simulation.error, [each.program for each in made], SimulationFailed)
+        after = self._held(simulation.accounts[0] if simulation.accounts else None)
+        units = min(COMPUTE_UNITS_MAX, simulation.units * 11 // 10 + UNITS_SPARE + 5_000)
+        return units, after - self._held(held), simulation.slot
+
+    async def _priority_fee(self, plan: Plan) -> int:
+        """Return what to pay for each compute unit: what three in four paid lately, at most what is set."""
+        written = list(dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable))
+        paid = sorted(await self._node.priority_fees(written))
+        usual = paid[len(paid) * 3 // 4] if paid else 0
+        return min(usual, self._settings.priority_fee_micro_lamports_max)
+
+    def _rules(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SigningRules:
+        tip = self._settings.tip
+        return SigningRules(
+            wallet=self._wallet.address,
+            order_id=order.id,
+            attempt=order.attempt,
+            mint_in=parse_address(order.terms.token_in.mint),
+            mint_out=parse_address(order.terms.token_out.mint),
+            mints=tuple({parse_address(mint) for leg in route.quote.legs for mint in (leg.mint_in, leg.mint_out)}),
+            in_amount_max=order.terms.in_amount,
+            min_out_amount=min_out_amount,
+            pools=tuple(parse_address(leg.pool) for leg in route.quote.legs),
+            fee_lamports_max=self._settings.fee_lamports_max,
+            tip_lamports_max=tip.lamports if tip else 0,
+            tip_accounts=(tip.account,) if tip else (),
+        )
+
+    # ---- what became of it
+
+    async def _landed(self, signature: Signature, status: Status) -> Landed:
+        landed = await self._node.transaction(signature, "confirmed")
+        if landed is None or landed.slot != status.slot:
+            raise ChainUnavailable(f"{signature} landed in slot {status.slot}, and the node does not show it yet")
+        return landed
+
+    async def _failure(self, signature: Signature, error: TransactionError) -> ExecutionError:
+        landed = await self._node.transaction(signature, "finalized")
+        if landed is None:
+            raise ChainUnavailable(f"{signature} failed, and the node does not show it yet")
+        return _named(error, _programs(landed), TransactionReverted)
+
+    def _fill(self, landed: Landed) -> Fill:
+        """Return what a swap did, from what the wallet's accounts held before and after.
+
+        SOL is what all of the wallet's accounts together gained or lost in lamports, fee and tip aside: rent that is paid
+        into an account of its own is no loss.
+        """
+        own = {self._wallet.address, associated_account(self._wallet.address, SOL_MINT, SPL_TOKEN)}
+        changes: Counter[Address] = Counter()
+        mints: dict[Address, Address] = {associated_account(self._wallet.address, SOL_MINT, SPL_TOKEN): SOL_MINT}
+        for sign, balances in ((-1, landed.tokens_before), (1, landed.tokens_after)):
+            for each in balances:
+                if each.owner == self._wallet.address:
+                    own.add(landed.keys[each.index])
+                    mints[landed.keys[each.index]] = each.mint
+                    changes[each.mint] += sign * each.amount
+        lamports = landed.fee_lamports
+        tip = self._settings.tip
+        for index, key in enumerate(landed.keys):
+            if key in own or (tip is not None and key == tip.account):
+                lamports += landed.lamports_after[index] - landed.lamports_before[index]
+        changes[SOL_MINT] = lamports
+        mint_in, mint_out = self._mints_swapped(landed, mints, changes)
+        return Fill(-changes[mint_in], changes[mint_out], landed.fee_lamports, landed.slot)
+
+    def _mints_swapped(
+        self, landed: Landed, mints: Mapping[Address, Address], changes: Mapping[Address, int]
+    ) -> tuple[Address, Address]:
+        """Return what the first swap took and what the last one gave, by the wallet's accounts that they name."""
+        compiled = VersionedTransaction.from_bytes(landed.raw).message
+        named = [
+            {mints[landed.keys[at]] for at in each.accounts if landed.keys[at] in mints}
+            for each in compiled.instructions
+            if landed.keys[each.program_id_index] not in AROUND
+        ]
+        if not named:
+            raise ChainUnavailable("the transaction on chain holds no swap")
+        first, last = named[0], named[-1]
+        if first == last:
+            (mint_in,) = (mint for mint in first if changes[mint] < 0)
+            (mint_out,) = (mint for mint in first if changes[mint] > 0)
+        else:
+            (mint_in,), (mint_out,) = first - last, last - first
+        return mint_in, mint_out
+
+    @staticmethod
+    def _held(account: Account | None) -> BaseUnits:
+        """Return what a token account holds; nothing where there is none."""
+        return 0 if account is None else int.from_bytes(account.data[64:72], "little")
+
+
+def memo(order: Order) -> str:
+    """Return what a transaction says of itself, so that it can be found again, and no two are the same."""
+    return f"fillwright:{order.id}:{order.attempt}"
+
+
+def _programs(landed: Landed) -> list[Address]:
+    compiled = VersionedTransaction.from_bytes(landed.raw).message
+    return [landed.keys[each.program_id_index] for each in compiled.instructions]
+
+
+def _named(error: TransactionError, programs: Sequence[Address], other: type[ExecutionError]) -> ExecutionError:
+    """Return a node's word for a failure as an error of ours: too little out is named, the rest is `other`."""
+    match error:
+        case {"InstructionError": [int(index), {"Custom": int(code)}]} if index < len(programs):
+            program = format_address(programs[index])
+            if code in SLIPPAGE_ERRORS.get(program, ()):
+                return SlippageExceeded(f"the swap would have paid less than the order's limit (error {code})")
+            return other(f"instruction {index}, of the program {program}, failed with error {code}")
+        case _:
+            return other(f"the transaction failed: {error}")
