@@ -27,7 +27,7 @@ export async function showAudit({ main, signal }) {
     keyed(rows, shown, (entry) => String(entry.seq), makeRow, () => {});
     newer.disabled = page === 0;
     older.disabled = (page + 1) * PAGE >= entries.length;
-    where.textContent = `${count(entries.length)} entries`;
+    where.textContent = entries.length === 1 ? "1 entry" : `${count(entries.length)} entries`;
   };
 
   every(REFRESH_MS, signal, async () => {
