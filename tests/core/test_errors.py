@@ -24,6 +24,7 @@ PUBLISHED = {
     "amount_too_large", "audit_broken", "chain_unavailable", "daily_limit_reached", "invalid_webhook",
     "price_deviation_too_high", "price_impact_too_high", "price_unknown", "slippage_too_high", "token_not_allowed",
     "too_many_open_orders", "too_many_webhooks", "webhook_not_found", "webhooks_off",
+    "invalid_name", "invalid_scope", "key_not_found",
     "exposed", "forbidden", "halted", "idempotency_mismatch", "internal_error",
     "invalid_amount", "invalid_expiry", "invalid_order", "invalid_request", "invalid_slippage", "lease_lost",
     "missing_extra",

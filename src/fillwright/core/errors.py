@@ -18,6 +18,7 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
+│   ├── InvalidName, InvalidScope, KeyNotFound
 │   ├── InvalidWebhook, TooManyWebhooks, WebhookNotFound, WebhooksOff
 │   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
 │   │   │                      before it is signed, so each of these is an ExecutionError, too
@@ -196,6 +197,21 @@ class IdempotencyMismatch(Denied):
 class QueueFull(Denied):
     code = "queue_full"
     title = "The queue is full"
+
+
+class InvalidName(Denied):
+    code = "invalid_name"
+    title = "A key cannot have this name"
+
+
+class InvalidScope(Denied):
+    code = "invalid_scope"
+    title = "A key cannot have these scopes"
+
+
+class KeyNotFound(Denied):
+    code = "key_not_found"
+    title = "No such key"
 
 
 class InvalidWebhook(Denied):
