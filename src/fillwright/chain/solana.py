@@ -40,7 +40,7 @@ from fillwright.chain.building import (
     unsigned,
 )
 from fillwright.chain.node import Landed, Node, Status, TransactionError
-from fillwright.chain.policy import SigningRules, check
+from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
@@ -60,7 +60,7 @@ from fillwright.core.units import BPS, BaseUnits, OrderId, Signature, base58, fo
 
 ROUNDS_MAX: Final = 3
 HOP_SLACK_BPS: Final = 10
-"""What a second swap leaves of what the first one pays: if the first pays a little less, the second still goes through."""
+"""What a second swap leaves of what the first one pays: should that be a little less, the second still goes through."""
 UNITS_SPARE: Final = 300
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 WATCH_MS: Final = 2_000
@@ -257,7 +257,7 @@ class SolanaChain:
         ]
 
     async def _check_funds(self, order: Order, account: TokenAccount) -> None:
-        """Raise InsufficientFunds if the wallet cannot pay what is to be sold, its fee, and accounts that are missing."""
+        """Raise InsufficientFunds if the wallet cannot pay what is to be sold, its fee, and missing accounts' rent."""
         terms = order.terms
         lamports = await self._node.balance(self._wallet.address)
         needed = self._settings.fee_lamports_max
@@ -346,6 +346,7 @@ class SolanaChain:
             in_amount_max=order.terms.in_amount,
             min_out_amount=min_out_amount,
             pools=tuple(parse_address(leg.pool) for leg in route.quote.legs),
+            programs=SWAP_PROGRAMS,
             fee_lamports_max=self._settings.fee_lamports_max,
             tip_lamports_max=tip.lamports if tip else 0,
             tip_accounts=(tip.account,) if tip else (),
@@ -368,8 +369,8 @@ class SolanaChain:
     def _fill(self, landed: Landed) -> Fill:
         """Return what a swap did, from what the wallet's accounts held before and after.
 
-        SOL is what all of the wallet's accounts together gained or lost in lamports, fee and tip aside: rent that is paid
-        into an account of its own is no loss.
+        SOL is what all of the wallet's accounts together gained or lost in lamports, fee and tip aside: rent that is
+        paid into an account of its own is no loss.
         """
         own = {self._wallet.address, associated_account(self._wallet.address, SOL_MINT, SPL_TOKEN)}
         changes: Counter[Address] = Counter()

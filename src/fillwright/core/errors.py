@@ -56,6 +56,7 @@ FillwrightError
 │   ├── TransactionTooLarge
 │   ├── InsufficientFunds
 │   ├── SimulationFailed   *   the transaction would fail, or pay something else than was quoted: it is not signed
+│   ├── SigningRefused         the transaction that was built does more, or less, than the order says
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
 │   │   └── NotFinal       *   what is on chain can still be undone by a fork: ask again
 │   ├── SlippageExceeded   *
@@ -65,6 +66,7 @@ FillwrightError
 ├── Exposed                    anybody on the network could trade: the engine does not start
 ├── InvalidRecording           a file of recorded swaps cannot be read
 ├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
+├── InvalidWallet              the key to sign with cannot be had: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -430,6 +432,12 @@ class SimulationFailed(ExecutionError):
     retryable = True
 
 
+class SigningRefused(ExecutionError):
+    code = "signing_refused"
+    title = "The transaction is not what the order allows"
+    retryable = False
+
+
 class ChainUnavailable(ExecutionError):
     code = "chain_unavailable"
     title = "The chain does not answer"
@@ -478,6 +486,13 @@ class InvalidRecording(FillwrightError):
 class InvalidSnapshot(FillwrightError):
     code = "invalid_snapshot"
     title = "The file holds no pools"
+
+
+class InvalidWallet(FillwrightError):
+    """The message never repeats what was read: it may be a key."""
+
+    code = "invalid_wallet"
+    title = "The wallet cannot be opened"
 
 
 class MissingExtra(FillwrightError):

@@ -27,6 +27,7 @@ from fillwright.core.errors import (
     ChainUnavailable,
     ExecutionError,
     InternalError,
+    NotFinal,
     SlippageExceeded,
     StoreError,
     TransactionExpired,
@@ -145,6 +146,8 @@ class Executor:
                 if sending:
                     await self._send(order, transaction)
                 finalized, outcome = await self._in_time(self._look(transaction))
+            except NotFinal:
+                pass  # seen on chain, but a fork could still undo it
             except ChainUnavailable as error:
                 self._log.warning("order.outcome_unknown", order=order.id, reason=str(error))
             else:
