@@ -94,7 +94,7 @@ def instructions(plan: Plan, units: int, micro_lamports: int, *, unwraps: bool =
 def message(
     made: Sequence[Instruction],
     payer: Address,
-    blockhash: str,
+    blockhash: Hash,
     tables: Sequence[tuple[Address, Sequence[Address]]] = (),
 ) -> bytes:
     """Return the serialized v0 message, made smaller by the lookup tables. Raise TransactionTooLarge if that fails."""
@@ -105,7 +105,7 @@ def message(
             AddressLookupTableAccount(Pubkey.from_bytes(key), [Pubkey.from_bytes(each) for each in addresses])
             for key, addresses in tables
         ],
-        Hash.from_string(blockhash),
+        blockhash,
     )
     raw = bytes(to_bytes_versioned(compiled))
     size = 1 + 64 + len(raw)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
-from solders.transaction import VersionedTransaction
+from solders.hash import Hash
 
 from fillwright.chain.building import (
     ASSOCIATED_TOKEN,
@@ -39,8 +39,8 @@ from fillwright.chain.building import (
     signed,
     unsigned,
 )
-from fillwright.chain.node import Landed, Node, Status, TransactionError
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
+from fillwright.chain.rpc import SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
@@ -50,6 +50,7 @@ from fillwright.core.errors import (
     NotFinal,
     SimulationFailed,
     SlippageExceeded,
+    TransactionFault,
     TransactionReverted,
     Unroutable,
 )
@@ -62,9 +63,10 @@ ROUNDS_MAX: Final = 3
 HOP_SLACK_BPS: Final = 10
 """What a second swap leaves of what the first one pays: should that be a little less, the second still goes through."""
 UNITS_SPARE: Final = 300
+UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 WATCH_MS: Final = 2_000
-MENTIONS_PAGE: Final = 1_000
+FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
 
 AROUND: Final = frozenset((SYSTEM, SPL_TOKEN, TOKEN_2022, ASSOCIATED_TOKEN, MEMO, COMPUTE_BUDGET))
 """The programs of a transaction that are not swaps."""
@@ -113,11 +115,11 @@ class SolanaChain:
     """Signs for one wallet."""
 
     def __init__(
-        self, node: Node, wallet: Wallet, swaps: Swaps, clock: Clock, settings: SolanaSettings, genesis_hash: str
+        self, rpc: Rpc, wallet: Wallet, swaps: Swaps, clock: Clock, settings: SolanaSettings, genesis_hash: str
     ) -> None:
         self.identity = f"solana:{genesis_hash}:{format_address(wallet.address)}"
         self.counts = SolanaCounts()
-        self._node = node
+        self._rpc = rpc
         self._wallet = wallet
         self._swaps = swaps
         self._clock = clock
@@ -143,8 +145,8 @@ class SolanaChain:
         for _ in range(ROUNDS_MAX):
             way = await self._way(order, route, min_out_amount, min_slot)
             plan = self._plan(order, route, accounts, way)
-            blockhash = await self._node.latest_blockhash()
-            units, paid, slot = await self._simulate(plan, accounts, blockhash.text, way)
+            blockhash = await self._rpc.latest_blockhash()
+            units, paid, slot = await self._simulate(plan, accounts, blockhash.blockhash, way)
             if paid == way.out_amount:
                 break
             self.counts.requoted += 1
@@ -155,7 +157,9 @@ class SolanaChain:
                 " upgraded, or they move faster than they can be read"
             )
         price = await self._priority_fee(plan)
-        raw = message(instructions(plan, units, price), self._wallet.address, blockhash.text, self._settings.tables)
+        raw = message(
+            instructions(plan, units, price), self._wallet.address, blockhash.blockhash, self._settings.tables
+        )
         check(raw, self._rules(order, route, min_out_amount), dict(self._settings.tables))
         signature = await self._wallet.sign(raw)
         return SignedTransaction(
@@ -164,24 +168,24 @@ class SolanaChain:
 
     async def send(self, transaction: SignedTransaction) -> None:
         self._sent[transaction.signature] = transaction
-        await self._node.send(transaction.raw)
+        await self._rpc.send(transaction.raw)
 
     async def finalized(self) -> Finalized:
-        return await self._node.finalized()
+        return await self._rpc.finalized()
 
     async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
-        status = await self._node.status(signature, min_slot=min_slot)
+        status = await self._status(signature, min_slot)
         if status is None:
             return None
-        if status.error is not None:
+        if status.fault is not None:
             if status.commitment != "finalized":
                 raise NotFinal(f"{signature} failed in slot {status.slot}, which is not final yet")
+            failure = await self._failure(signature, status.fault)
             self._sent.pop(signature, None)
-            return await self._failure(signature, status.error)
-        if status.commitment == "processed" or self._settings.commitment == "finalized" != status.commitment:
-            raise NotFinal(f"{signature} landed in slot {status.slot}, which is {status.commitment}")
-        landed = await self._landed(signature, status)
-        fill = self._fill(landed)
+            return failure
+        if status.commitment not in ("finalized", self._settings.commitment):
+            raise NotFinal(f"{signature} landed in slot {status.slot}, which is not {self._settings.commitment} yet")
+        fill = self._fill(await self._landed(signature, status))
         transaction = self._sent.pop(signature, None)
         if status.commitment != "finalized" and transaction is not None:
             self._watched[signature] = transaction
@@ -192,18 +196,18 @@ class SolanaChain:
         found = list[tuple[Signature, OrderId, int]]()
         before: Signature | None = None
         while True:
-            page = await self._node.mentions(self._wallet.address, before, MENTIONS_PAGE)
-            for mention in page:
-                match = _MEMO_TEXT.search(mention.memo or "")
-                if match is not None and mention.error is None:
-                    found.append((mention.signature, OrderId(match[1]), int(match[2])))
-            if len(page) < MENTIONS_PAGE:
+            page = await self._rpc.signatures_for_address(self._wallet.address, before=before)
+            for each in page:
+                match = _MEMO_TEXT.search(each.memo or "")
+                if match is not None and each.fault is None:
+                    found.append((each.signature, OrderId(match[1]), int(match[2])))
+            if len(page) < SIGNATURES_MAX:
                 break
             before = page[-1].signature
         for signature, order_id, attempt in reversed(found):
-            landed = await self._node.transaction(signature, "finalized")
+            landed = await self._rpc.transaction(signature, min_slot=None)
             if landed is None:
-                raise ChainUnavailable(f"the node lists {signature} and does not know it")
+                raise ChainUnavailable(f"a node lists {signature}, and none shows it")
             yield LandedSwap(order_id, attempt, signature, self._fill(landed))
 
     async def watch(self) -> None:
@@ -217,17 +221,20 @@ class SolanaChain:
                     self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
 
     async def _look_after(self, signature: Signature, transaction: SignedTransaction) -> None:
-        finalized = await self._node.finalized()
-        status = await self._node.status(signature, min_slot=finalized.slot)
+        finalized = await self._rpc.finalized()
+        status = await self._status(signature, finalized.slot)
         if status is not None and status.commitment == "finalized":
             del self._watched[signature]
-            if status.error is not None:
+            if status.fault is not None:
                 self._rolled_back(signature, "it landed again, and failed")
         elif status is None and finalized.block_height > transaction.last_valid_block_height:
             del self._watched[signature]
             self._rolled_back(signature, "it can no longer land")
         elif status is None:
-            await self._node.send(transaction.raw)
+            await self._rpc.send(transaction.raw)
+
+    async def _status(self, signature: Signature, min_slot: int) -> SignatureStatus | None:
+        return (await self._rpc.signature_statuses([signature], min_slot)).statuses[0]
 
     def _rolled_back(self, signature: Signature, why: str) -> None:
         self.counts.rolled_back += 1
@@ -244,13 +251,13 @@ class SolanaChain:
         """Return the wallet's account of each mint."""
         unknown = [mint for mint in mints if mint not in self._programs]
         if unknown:
-            _, found = await self._node.read(unknown)
+            _, found = await self._rpc.read(unknown)
             for mint, account in zip(unknown, found, strict=True):
                 if account is None or account.owner not in (SPL_TOKEN, TOKEN_2022):
                     raise Unroutable(f"{format_address(mint)} is no mint of a token program that is known")
                 self._programs[mint] = account.owner
         addresses = [associated_account(self._wallet.address, mint, self._programs[mint]) for mint in mints]
-        _, held = await self._node.read(addresses)
+        _, held = await self._rpc.read(addresses)
         return [
             TokenAccount(mint, self._programs[mint], address, account is not None)
             for mint, address, account in zip(mints, addresses, held, strict=True)
@@ -259,11 +266,11 @@ class SolanaChain:
     async def _check_funds(self, order: Order, account: TokenAccount) -> None:
         """Raise InsufficientFunds if the wallet cannot pay what is to be sold, its fee, and missing accounts' rent."""
         terms = order.terms
-        lamports = await self._node.balance(self._wallet.address)
+        _, lamports = await self._rpc.balance(self._wallet.address)
         needed = self._settings.fee_lamports_max
         if account.mint == SOL_MINT:
             needed += terms.in_amount + ACCOUNT_RENT_LAMPORTS
-        elif self._held((await self._node.read([account.address]))[1][0]) < terms.in_amount:
+        elif self._held((await self._rpc.read([account.address]))[1][0]) < terms.in_amount:
             amount = format_amount(terms.in_amount, terms.token_in.decimals)
             raise InsufficientFunds(
                 f"the wallet {format_address(self._wallet.address)} holds less than {amount} {terms.token_in.symbol}"
@@ -310,27 +317,29 @@ class SolanaChain:
         return Plan(self._wallet.address, memo(order), accounts, wrapped, swaps, self._settings.tip)
 
     async def _simulate(
-        self, plan: Plan, accounts: Sequence[TokenAccount], blockhash: str, way: _Way
+        self, plan: Plan, accounts: Sequence[TokenAccount], blockhash: Hash, way: _Way
     ) -> tuple[int, BaseUnits, int]:
         """Return the compute units to ask for, what would be received, and the slot of that.
 
         Raise what the transaction would fail with.
         """
         out = accounts[-1]
-        before_slot, (held,) = await self._node.read([out.address])
+        before_slot, (held,) = await self._rpc.read([out.address])
         made = instructions(plan, COMPUTE_UNITS_MAX, 0, unwraps=False)
         raw = unsigned(message(made, self._wallet.address, blockhash, self._settings.tables))
-        simulation = await self._node.simulate(raw, [out.address], min_slot=max(before_slot, way.slot))
-        if simulation.error is not None:
-            raise _named(simulation.error, [each.program for each in made], SimulationFailed)
-        after = self._held(simulation.accounts[0] if simulation.accounts else None)
-        units = min(COMPUTE_UNITS_MAX, simulation.units * 11 // 10 + UNITS_SPARE + 5_000)
-        return units, after - self._held(held), simulation.slot
+        simulation = await self._rpc.simulate(
+            raw, is_signed=False, accounts=[out.address], min_slot=max(before_slot, way.slot)
+        )
+        if simulation.fault is not None:
+            raise _named(simulation.fault, [each.program for each in made], SimulationFailed)
+        used = simulation.compute_units or COMPUTE_UNITS_MAX
+        units = min(COMPUTE_UNITS_MAX, (used + UNWRAP_UNITS) * 11 // 10 + UNITS_SPARE)
+        return units, self._held(simulation.accounts[0]) - self._held(held), simulation.slot
 
     async def _priority_fee(self, plan: Plan) -> int:
         """Return what to pay for each compute unit: what three in four paid lately, at most what is set."""
         written = list(dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable))
-        paid = sorted(await self._node.priority_fees(written))
+        paid = sorted(fee.micro_lamports for fee in await self._rpc.prioritization_fees(written[:FEE_ACCOUNTS_MAX]))
         usual = paid[len(paid) * 3 // 4] if paid else 0
         return min(usual, self._settings.priority_fee_micro_lamports_max)
 
@@ -354,61 +363,41 @@ class SolanaChain:
 
     # ---- what became of it
 
-    async def _landed(self, signature: Signature, status: Status) -> Landed:
-        landed = await self._node.transaction(signature, "confirmed")
+    async def _landed(self, signature: Signature, status: SignatureStatus) -> LandedTransaction:
+        landed = await self._rpc.transaction(signature, "confirmed", min_slot=None)
         if landed is None or landed.slot != status.slot:
-            raise ChainUnavailable(f"{signature} landed in slot {status.slot}, and the node does not show it yet")
+            raise ChainUnavailable(f"{signature} landed in slot {status.slot}, and no node shows it yet")
         return landed
 
-    async def _failure(self, signature: Signature, error: TransactionError) -> ExecutionError:
-        landed = await self._node.transaction(signature, "finalized")
+    async def _failure(self, signature: Signature, fault: TransactionFault) -> ExecutionError:
+        landed = await self._rpc.transaction(signature, min_slot=None)
         if landed is None:
-            raise ChainUnavailable(f"{signature} failed, and the node does not show it yet")
-        return _named(error, _programs(landed), TransactionReverted)
+            raise ChainUnavailable(f"{signature} failed, and no node shows it yet")
+        compiled = landed.transaction.message.instructions
+        return _named(fault, [landed.keys[each.program_id_index] for each in compiled], TransactionReverted)
 
-    def _fill(self, landed: Landed) -> Fill:
+    def _fill(self, landed: LandedTransaction) -> Fill:
         """Return what a swap did, from what the wallet's accounts held before and after.
 
         SOL is what all of the wallet's accounts together gained or lost in lamports, fee and tip aside: rent that is
         paid into an account of its own is no loss.
         """
-        own = {self._wallet.address, associated_account(self._wallet.address, SOL_MINT, SPL_TOKEN)}
+        wallet, tip = self._wallet.address, self._settings.tip
+        mints = {associated_account(wallet, SOL_MINT, SPL_TOKEN): SOL_MINT}
         changes: Counter[Address] = Counter()
-        mints: dict[Address, Address] = {associated_account(self._wallet.address, SOL_MINT, SPL_TOKEN): SOL_MINT}
-        for sign, balances in ((-1, landed.tokens_before), (1, landed.tokens_after)):
-            for each in balances:
-                if each.owner == self._wallet.address:
-                    own.add(landed.keys[each.index])
-                    mints[landed.keys[each.index]] = each.mint
+        for sign, balances in ((-1, landed.pre_tokens), (1, landed.post_tokens)):
+            for account, each in balances.items():
+                if each.owner == wallet:
+                    mints[account] = each.mint
                     changes[each.mint] += sign * each.amount
-        lamports = landed.fee_lamports
-        tip = self._settings.tip
-        for index, key in enumerate(landed.keys):
-            if key in own or (tip is not None and key == tip.account):
-                lamports += landed.lamports_after[index] - landed.lamports_before[index]
-        changes[SOL_MINT] = lamports
-        mint_in, mint_out = self._mints_swapped(landed, mints, changes)
+        counted = {wallet, *mints} | ({tip.account} if tip else set())
+        changes[SOL_MINT] = landed.fee_lamports + sum(
+            after - before
+            for key, before, after in zip(landed.keys, landed.pre_lamports, landed.post_lamports, strict=True)
+            if key in counted
+        )
+        mint_in, mint_out = _mints_swapped(landed, mints, changes)
         return Fill(-changes[mint_in], changes[mint_out], landed.fee_lamports, landed.slot)
-
-    def _mints_swapped(
-        self, landed: Landed, mints: Mapping[Address, Address], changes: Mapping[Address, int]
-    ) -> tuple[Address, Address]:
-        """Return what the first swap took and what the last one gave, by the wallet's accounts that they name."""
-        compiled = VersionedTransaction.from_bytes(landed.raw).message
-        named = [
-            {mints[landed.keys[at]] for at in each.accounts if landed.keys[at] in mints}
-            for each in compiled.instructions
-            if landed.keys[each.program_id_index] not in AROUND
-        ]
-        if not named:
-            raise ChainUnavailable("the transaction on chain holds no swap")
-        first, last = named[0], named[-1]
-        if first == last:
-            (mint_in,) = (mint for mint in first if changes[mint] < 0)
-            (mint_out,) = (mint for mint in first if changes[mint] > 0)
-        else:
-            (mint_in,), (mint_out,) = first - last, last - first
-        return mint_in, mint_out
 
     @staticmethod
     def _held(account: Account | None) -> BaseUnits:
@@ -421,18 +410,31 @@ def memo(order: Order) -> str:
     return f"fillwright:{order.id}:{order.attempt}"
 
 
-def _programs(landed: Landed) -> list[Address]:
-    compiled = VersionedTransaction.from_bytes(landed.raw).message
-    return [landed.keys[each.program_id_index] for each in compiled.instructions]
+def _mints_swapped(
+    landed: LandedTransaction, mints: Mapping[Address, Address], changes: Mapping[Address, int]
+) -> tuple[Address, Address]:
+    """Return what the first swap took and what the last one gave, by the wallet's accounts that they name."""
+    named = [
+        {mints[landed.keys[at]] for at in each.accounts if landed.keys[at] in mints}
+        for each in landed.transaction.message.instructions
+        if landed.keys[each.program_id_index] not in AROUND
+    ]
+    if not named:
+        raise ChainUnavailable("the transaction on chain holds no swap")
+    first, last = named[0], named[-1]
+    if first != last:
+        (mint_in,), (mint_out,) = first - last, last - first
+        return mint_in, mint_out
+    (mint_in,) = (mint for mint in first if changes[mint] < 0)
+    (mint_out,) = (mint for mint in first if changes[mint] > 0)
+    return mint_in, mint_out
 
 
-def _named(error: TransactionError, programs: Sequence[Address], other: type[ExecutionError]) -> ExecutionError:
+def _named(fault: TransactionFault, programs: Sequence[Address], other: type[ExecutionError]) -> ExecutionError:
     """Return a node's word for a failure as an error of ours: too little out is named, the rest is `other`."""
-    match error:
-        case {"InstructionError": [int(index), {"Custom": int(code)}]} if index < len(programs):
-            program = format_address(programs[index])
-            if code in SLIPPAGE_ERRORS.get(program, ()):
-                return SlippageExceeded(f"the swap would have paid less than the order's limit (error {code})")
-            return other(f"instruction {index}, of the program {program}, failed with error {code}")
-        case _:
-            return other(f"the transaction failed: {error}")
+    if fault.instruction is None or fault.instruction >= len(programs):
+        return other(f"the transaction fails: {fault}")
+    program = format_address(programs[fault.instruction])
+    if fault.custom in SLIPPAGE_ERRORS.get(program, ()):
+        return SlippageExceeded(f"the swap would pay less than the order's limit (error {fault.custom} of {program})")
+    return other(f"the transaction fails: {fault}, which is of the program {program}")

@@ -58,7 +58,9 @@ FillwrightError
 │   ├── SimulationFailed   *   the transaction would fail, or pay something else than was quoted: it is not signed
 │   ├── SigningRefused         the transaction that was built does more, or less, than the order says
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
-│   │   └── NotFinal       *   what is on chain can still be undone by a fork: ask again
+│   │   ├── NotFinal       *   what is on chain can still be undone by a fork: ask again
+│   │   ├── PreflightFailed *  a node expects the transaction to fail: what it thinks now, and no outcome
+│   │   └── InvalidCall    *   a node does not take a call as the engine makes it: a fault of ours
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
 │   ├── TransactionExpired *
@@ -67,6 +69,7 @@ FillwrightError
 ├── InvalidRecording           a file of recorded swaps cannot be read
 ├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
 ├── InvalidWallet              the key to sign with cannot be had: the engine does not start
+├── MixedChains                the nodes that are set belong to different chains: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -449,6 +452,42 @@ class NotFinal(ChainUnavailable):
     title = "What is on chain is not final yet"
 
 
+@dataclass(frozen=True, slots=True)
+class TransactionFault:
+    """Why a transaction fails, in the runtime's own words.
+
+    `name` is the runtime's error. `instruction` is the index of the one that failed and `detail` what it failed with,
+    where that is known; `custom` is the program's own number, which means something else in every program.
+    """
+
+    name: str
+    instruction: int | None = None
+    detail: str = ""
+    custom: int | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.instruction is None else f" in instruction {self.instruction}"
+        what = self.detail if self.custom is None else f"custom error {self.custom}"
+        return f"{self.name}{where}{f': {what}' if what else ''}"
+
+
+class PreflightFailed(ChainUnavailable):
+    """A node has tried the transaction and did not pass it on. Another node may have, or may have landed it already."""
+
+    code = "preflight_failed"
+    title = "A node expects the transaction to fail"
+
+    def __init__(self, message: str, fault: TransactionFault, logs: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.logs = logs
+
+
+class InvalidCall(ChainUnavailable):
+    code = "invalid_call"
+    title = "The chain does not take a call as the engine makes it"
+
+
 class SlippageExceeded(ExecutionError):
     code = "slippage_exceeded"
     title = "The price moved beyond the slippage limit"
@@ -493,6 +532,11 @@ class InvalidWallet(FillwrightError):
 
     code = "invalid_wallet"
     title = "The wallet cannot be opened"
+
+
+class MixedChains(FillwrightError):
+    code = "mixed_chains"
+    title = "The nodes belong to different chains"
 
 
 class MissingExtra(FillwrightError):
