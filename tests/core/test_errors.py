@@ -35,6 +35,7 @@ PUBLISHED = {
     "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
+    "invalid_wallet",
 }  # fmt: skip
 WORTH_ANOTHER_ATTEMPT = {
     "price_deviation_too_high", "price_impact_too_high", "price_unknown",

@@ -60,6 +60,7 @@ FillwrightError
 ├── Exposed                    anybody on the network could trade: the engine does not start
 ├── InvalidRecording           a file of recorded swaps cannot be read
 ├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
+├── InvalidWallet              the key to sign with cannot be had: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -435,6 +436,13 @@ class InvalidRecording(FillwrightError):
 class InvalidSnapshot(FillwrightError):
     code = "invalid_snapshot"
     title = "The file holds no pools"
+
+
+class InvalidWallet(FillwrightError):
+    """The message never repeats what was read: it may be a key."""
+
+    code = "invalid_wallet"
+    title = "The wallet cannot be opened"
 
 
 class MissingExtra(FillwrightError):
