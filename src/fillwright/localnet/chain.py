@@ -60,6 +60,7 @@ TOKEN_PROGRAMS: Final = (
     Pubkey.from_string("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA"),
     Pubkey.from_string("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb"),
 )
+CLOCK: Final = Pubkey.from_string("SysvarC1ock11111111111111111111111111111111")
 TOKEN_ACCOUNT_BYTES: Final = 165
 TOKEN_ACCOUNT_TYPE: Final = 2
 
@@ -206,11 +207,13 @@ class LocalChain:
             self._time_s + (self._slot - FIRST_SLOT) * SLOT_MS // 1000,
         )
         epoch = block.slot // SLOTS_PER_EPOCH
+        clock_before = self._existing(CLOCK)
         self._vm.set_clock(VmClock(block.slot, block.time_s, epoch, epoch + 1, block.time_s))
         if len(self._blocks) == BLOCKS_KEPT:
             self._heights.pop(self._blocks[0].blockhash, None)
         self._blocks.append(block)
         self._heights[block.blockhash] = block.height
+        self._note_change(CLOCK, clock_before, block.slot)
         due = [each for each in self._pending if each.due_height <= block.height]
         self._pending = [each for each in self._pending if each.due_height > block.height]
         for each in due:

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from struct import calcsize, pack_into, unpack_from
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, parse_address
 from fillwright.core.errors import FillwrightError
 from fillwright.venues.mints import TransferFee, transfer_fee
-from fillwright.venues.programs import SPL_TOKEN
+from fillwright.venues.programs import SPL_TOKEN, derive
 
 # Of the framework that most of these programs are built with.
 CONSTRAINT_MUT: Final = 2000
@@ -32,11 +32,13 @@ INSTRUCTION_DID_NOT_DESERIALIZE: Final = 102
 INSTRUCTION_FALLBACK_NOT_FOUND: Final = 101
 CONSTRAINT_SEEDS: Final = 2006
 CONSTRAINT_ADDRESS: Final = 2012
+CONSTRAINT_TOKEN_MINT: Final = 2014
 ACCOUNT_DISCRIMINATOR_MISMATCH: Final = 3002
 
 U64_MAX: Final = 2**64 - 1
 SUPPLY_AT: Final = 36
 AMOUNT_AT: Final = 64
+ASSOCIATED_TOKEN: Final = parse_address("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 
 
 class ProgramFailed(Exception):
@@ -191,6 +193,34 @@ class Call:
         """Return what is left of `amount` after a transfer."""
         fee = self.state.withheld(mint, program)
         return amount - fee.of(amount, self.state.time.epoch) if fee else amount
+
+    def is_a_in(
+        self,
+        trader: Address,
+        accounts: tuple[Address, Address],
+        mints: tuple[Address, Address],
+        programs: tuple[Address, Address],
+        error: int = CONSTRAINT_TOKEN_MINT,
+    ) -> bool:
+        """Tell the direction of a swap from the trader's two token accounts: whether the first is of mint A.
+
+        One that is created in this transaction is not there yet, and known by its address. Raise ProgramFailed with
+        `error` if they are of other mints.
+        """
+        for is_a_in in (True, False):
+            expected = list(zip(mints, programs, strict=True))[:: 1 if is_a_in else -1]
+            if all(
+                self._holds(account, trader, mint, program)
+                for account, (mint, program) in zip(accounts, expected, strict=True)
+            ):
+                return is_a_in
+        raise ProgramFailed(error)
+
+    def _holds(self, account: Address, trader: Address, mint: Address, program: Address) -> bool:
+        found = self.state.account(account)
+        if found is None or not found.data:
+            return account == derive(ASSOCIATED_TOKEN, trader, program, mint)
+        return found.owner == program and found.data[:32] == mint
 
     def expect(self, index: int, address: Address, error: int = CONSTRAINT_ADDRESS, *, writable: bool = False) -> None:
         """Raise ProgramFailed if the account is not the one that it has to be."""

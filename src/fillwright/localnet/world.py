@@ -24,6 +24,7 @@ from fillwright.core.accounts import Account as PlainAccount
 from fillwright.core.accounts import Address, parse_address
 from fillwright.core.errors import InvalidWallet
 from fillwright.localnet.chain import LocalChain
+from fillwright.localnet.program import ASSOCIATED_TOKEN
 from fillwright.venues.meteora import damm_v2
 from fillwright.venues.pool import PoolType
 from fillwright.venues.pool_types import identify
@@ -38,7 +39,6 @@ from fillwright.venues.programs import (
 from fillwright.venues.raydium import amm_v4, cpmm
 
 USDC_MINT: Final = parse_address("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")
-ASSOCIATED_TOKEN: Final = parse_address("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 SOL_DECIMALS: Final = 9
 USDC_DECIMALS: Final = 6
 SOL: Final = 10**SOL_DECIMALS

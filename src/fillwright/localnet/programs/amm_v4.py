@@ -24,6 +24,7 @@ INVALID_INPUT: Final = 29
 EXCEEDED_SLIPPAGE: Final = 30
 INVALID_TOKEN_PROGRAM: Final = 38
 INSUFFICIENT_FUNDS: Final = 40
+INVALID_USER_TOKEN: Final = 42
 SWAP_ONLY: Final = 6
 WAITING: Final = 7
 UNITS: Final = 22_000
@@ -60,10 +61,10 @@ def swap(call: Call) -> Effect:
         raise ProgramFailed(INVALID_STATUS)
     if amount == 0:
         raise ProgramFailed(INVALID_INPUT)
-    account = call.state.account(source)
-    if account is None or account.data[:32] not in mints:
-        raise ProgramFailed(42)
-    i, o = (0, 1) if account.data[:32] == mints[0] else (1, 0)
+    is_coin_in = call.is_a_in(
+        trader, (source, destination), (mints[0], mints[1]), (SPL_TOKEN, SPL_TOKEN), INVALID_USER_TOKEN
+    )
+    i, o = (0, 1) if is_coin_in else (1, 0)
     numerator, denominator = unpack_from("<QQ", pool, 176)
     owed = unpack_from("<QQ", pool, 192)
     held_in, held_out = call.token_amount(vaults[i]) - owed[i], call.token_amount(vaults[o]) - owed[o]

@@ -74,7 +74,7 @@ def swap(call: Call) -> Effect:
         raise ProgramFailed(POOL_DISABLED)
     if amount == 0:
         raise ProgramFailed(AMOUNT_IS_ZERO)
-    is_a_in = _is_a_in(call, source, mint_a, mint_b)
+    is_a_in = call.is_a_in(trader, (source, destination), (mint_a, mint_b), (programs[0], programs[1]))
     mint_in, program_in, vault_in = (mint_a, programs[0], vault_a) if is_a_in else (mint_b, programs[1], vault_b)
     mint_out, program_out, vault_out = (mint_b, programs[1], vault_b) if is_a_in else (mint_a, programs[0], vault_a)
     arriving = call.arriving(mint_in, program_in, amount)
@@ -110,15 +110,6 @@ def swap(call: Call) -> Effect:
         {call.key(1): bytes(pool.data)},
         UNITS,
     )
-
-
-def _is_a_in(call: Call, source: Address, mint_a: Address, mint_b: Address) -> bool:
-    """Tell the direction from the mint of the trader's account, or of the other one if that is not there yet."""
-    for address, is_a_in in ((source, True), (call.key(3), False)):
-        account = call.state.account(address)
-        if account is not None and account.data[:32] in (mint_a, mint_b):
-            return (account.data[:32] == mint_a) is is_a_in
-    raise ProgramFailed("InvalidAccountData")
 
 
 def _fee_rate(pool: _Pool, point: int) -> int:
