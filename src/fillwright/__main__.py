@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "worker": "Run one more worker.",
     "all": "Run several API and worker processes together.",
     "migrate": "Bring the database's schema up to date.",
+    "localnet": "Run a local chain with pools and money to rehearse on.",
     "demo": "Start an engine, submit some orders and show their lives.",
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",

@@ -1,0 +1,1 @@
+"""A Solana chain in this process, without network and without money, to rehearse trading on."""
