@@ -27,7 +27,9 @@ MAY_IMPORT: Final = {
     "metrics": {"core"},
     "tracing": {"core"},
     "client": {"client"},
+    "solana": {"core", "chain", "venues", "settings", "metrics"},
     "app": {
+        "solana",
         "core",
         "api",
         "execution",

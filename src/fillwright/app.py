@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import structlog
@@ -47,6 +47,9 @@ from fillwright.telemetry import log_orders
 from fillwright.venues import VENUES
 from fillwright.venues.simulated import Market, MarketSettings, SimulatedPrices
 
+if TYPE_CHECKING:
+    from fillwright.solana import Solana
+
 BACKLOG: Final = 2048
 GC_THRESHOLD: Final = 10_000
 
@@ -66,6 +69,7 @@ class Parts:
     gate: Gate
     risk: Risk
     intake: Intake
+    solana: Solana | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,10 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         # Engines that share a Redis must not hear each other: what joins processes is their database.
         bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
         opened.push_async_callback(bus.close)
-        venues, prices, tokens = open_market(settings, clock)
+        solana = (
+            await opened.enter_async_context(open_solana(settings, clock)) if settings.mode != "simulated" else None
+        )
+        venues, prices, tokens = open_market(settings, clock) if solana is None else solana.market
         gate = Gate(store, clock)
         await gate.open()
         opened.push_async_callback(gate.close)
@@ -126,7 +133,7 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
             )
         risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
         intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms, gate, risk)
-        yield Parts(settings, clock, store, bus, here, metrics, venues, tokens, gate, risk, intake)
+        yield Parts(settings, clock, store, bus, here, metrics, venues, tokens, gate, risk, intake, solana)
 
 
 @contextlib.asynccontextmanager
@@ -135,9 +142,7 @@ async def open_worker(
 ) -> AsyncIterator[tuple[Worker, Chain]]:
     """Build a worker and the chain that it works on; it is not yet running."""
     settings, clock = parts.settings, parts.clock
-    ledger = open_ledger(settings, clock)
-    try:
-        chain = open_chain(settings, ledger, clock)
+    async with open_chain_of(parts) as chain:
         await check_chain(parts.store, chain, settings)
         executor = Executor(
             parts.venues,
@@ -169,6 +174,19 @@ async def open_worker(
             counts=True,
         )
         yield worker, chain
+
+
+@contextlib.asynccontextmanager
+async def open_chain_of(parts: Parts) -> AsyncIterator[Chain]:
+    """Open the chain that the settings name, with the wallet if it is one that is signed for."""
+    settings, solana = parts.settings, parts.solana
+    if solana is not None and settings.mode != "paper":
+        async with solana.trading(settings, parts.clock, await parts.gate.control(), parts.metrics) as chain:
+            yield chain
+        return
+    ledger = open_ledger(settings, parts.clock)
+    try:
+        yield open_chain(settings, ledger, parts.clock)
     finally:
         ledger.close()
 
@@ -394,6 +412,14 @@ def _open_pools(settings: Settings) -> tuple[list[Venue], Prices, TokenRegistry]
     known = {token.mint for token in WELL_KNOWN}
     tokens = TokenRegistry((*WELL_KNOWN, *(token for token in tokens_of(snapshots) if token.mint not in known)))
     return [PoolVenue(SnapshotPools(snapshots), rules)], DollarPrices(), tokens
+
+
+@contextlib.asynccontextmanager
+async def open_solana(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+    from fillwright.solana import connect  # what only real chains need is not loaded for the simulated one
+
+    async with connect(settings, clock) as solana:
+        yield solana
 
 
 async def preview(settings: Settings, request: OrderRequest) -> Json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -26,7 +26,12 @@ PLAIN: Final = frozenset(
 )
 PREFIX: Final = "FILLWRIGHT_"
 DATABASES: Final = ("sqlite:///", "postgresql://", "postgres://", "memory://")
+NODES: Final = ("https://", "http://")
+NODE_SOCKETS: Final = ("wss://", "ws://")
 REDISES: Final = ("redis://", "rediss://", "unix://")
+# Read from the environment by `chain/wallet.py` alone, so that no Settings ever hold them.
+SECRETS: Final = frozenset({"FILLWRIGHT_WALLET_KEY", "FILLWRIGHT_WALLET_PASSPHRASE"})
+WALLETS: Final = ("keystore:", "file:", "env:")
 CLOSE: Final = 0.93  # how alike a name in the environment must be to one of ours to be taken for a slip
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -84,11 +89,29 @@ class Settings:
     stream_backlog_max: Positive = 1_000
     stream_connections_max: Positive = 10_000
 
+    mode: Literal["simulated", "paper", "localnet", "devnet", "mainnet"] = "simulated"
     pools: str = ""
+    pool_refresh_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 400
+    commitment: Literal["confirmed", "finalized"] = "confirmed"
+    fee_lamports_max: Annotated[int, msgspec.Meta(ge=5_000, le=1_000_000_000)] = 2_000_000
+    priority_fee_micro_lamports_max: Count = 1_000_000
+    tip_account: str = ""
+    tip_lamports: Count = 0
+    lookup_tables: str = ""
     quote_slots_max: Count = 150
     priority_fee_micro_lamports: Count = 10_000
     amm_v4_fee: Literal["current", "legacy"] = "current"
     unproven_transfer_fees: Literal["on", "off"] = "off"
+
+    rpc_urls: str = field(default="", repr=False)
+    send_urls: str = field(default="", repr=False)
+    rpc_ws_url: str = field(default="", repr=False)
+    rpc_requests_per_second: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 20
+    rpc_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 3_000
+    rpc_deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 8_000
+    rpc_lag_slots_max: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
+    wallet: str = ""
+    wallet_passphrase_file: str = ""
 
     bullmq_queue: str = "order-queue"
     bullmq_prefix: str = "bull"
@@ -118,6 +141,26 @@ class Settings:
             raise ValueError(f"DATABASE_URL={_beginning(self.database_url)}: must begin with {' or '.join(DATABASES)}")
         if self.redis_url and not self.redis_url.startswith(REDISES):
             raise ValueError(f"REDIS_URL={_beginning(self.redis_url)}: must begin with {' or '.join(REDISES)}")
+        for name, schemes in (("rpc_urls", NODES), ("send_urls", NODES), ("rpc_ws_url", NODE_SOCKETS)):
+            for url in listed_urls(getattr(self, name)):
+                if not url.startswith(schemes) or not _has_host(url):
+                    # The rest of it may be a key, and so may all of it.
+                    raise ValueError(f"{env_name(name)}: each URL must begin with {' or '.join(schemes)} and a host")
+        if len(listed_urls(self.rpc_ws_url)) > 1:
+            raise ValueError(f"{env_name('rpc_ws_url')} must be one URL")
+        if self.send_urls and not self.rpc_urls:
+            raise ValueError(f"{env_name('send_urls')} is set without {env_name('rpc_urls')}: nobody could be asked")
+        scheme, _, rest = self.wallet.partition(":")
+        if self.wallet and (f"{scheme}:" not in WALLETS or bool(rest) == (scheme == "env")):
+            raise ValueError(f"{env_name('wallet')} must be keystore:PATH, file:PATH or env:")  # it may be a key
+        if self.mode != "simulated" and not self.rpc_urls:
+            raise ValueError(f"{env_name('mode')}={self.mode} needs nodes to ask: set {env_name('rpc_urls')}")
+        if self.mode not in ("simulated", "paper") and not self.wallet:
+            raise ValueError(f"{env_name('mode')}={self.mode} needs a wallet: set {env_name('wallet')}")
+        if self.mode != "simulated" and not self.pools:
+            raise ValueError(f"{env_name('mode')}={self.mode} needs pools to trade with: set {env_name('pools')}")
+        if bool(self.tip_account) != bool(self.tip_lamports):
+            raise ValueError(f"set {env_name('tip_account')} and {env_name('tip_lamports')} together, or neither")
         if 0 < len(self.webhook_secret) < SECRET_MIN:
             raise ValueError(f"{env_name('webhook_secret')} must have {SECRET_MIN} characters or more, at random")
         for low, high in (
@@ -145,6 +188,19 @@ def sqlite_path(url: str) -> str:
     return url.removeprefix("sqlite://").removeprefix("/") or ":memory:"
 
 
+def listed_urls(text: str) -> tuple[str, ...]:
+    """Return the URLs of a list that is separated by commas, each once."""
+    return tuple(dict.fromkeys(url.strip() for url in text.split(",") if url.strip()))
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # what it says quotes the URL
+        return False
+
+
 def without_password(url: str) -> str:
     """Return a URL as it may be shown and logged."""
     hidden = re.sub(r"(?<=://)([^:/@]*):.*@", r"\1:***@", url)
@@ -166,10 +222,14 @@ def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> 
     """Return the settings; the environment goes before the file. Raise SettingsError naming what is wrong."""
     from_file = _read_file(env_file)
     names = {env_name(field.name): field.name for field in fields(Settings)}
+    if misplaced := sorted(SECRETS & from_file.keys()):
+        raise SettingsError(f"{misplaced[0]} (in {env_file}): set it in the environment, or use a keystore or file")
     unknown = sorted(
         name
         for name in environ
-        if name not in names and (name.startswith(PREFIX) or get_close_matches(name, names, cutoff=CLOSE))
+        if name not in names
+        and name not in SECRETS
+        and (name.startswith(PREFIX) or get_close_matches(name, names, cutoff=CLOSE))
     )
     unknown += sorted(f"{name} (in {env_file})" for name in from_file if name not in names)
     if unknown:
@@ -177,9 +237,9 @@ def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> 
         hint = f"did you mean {' and '.join(close)}?" if close else "see .env.example for all that there are"
         raise SettingsError(f"unknown setting: {', '.join(unknown)}; {hint}")
     given = {names[name]: value for name, value in {**from_file, **environ}.items() if name in names}
-    for field in ("log_level", "log_format"):
-        if field in given:
-            given[field] = given[field].lower()
+    for name in ("log_level", "log_format"):
+        if name in given:
+            given[name] = given[name].lower()
     try:
         return msgspec.convert(given, Settings, strict=False)
     except (msgspec.ValidationError, ValueError) as error:

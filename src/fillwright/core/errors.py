@@ -70,6 +70,8 @@ FillwrightError
 ├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
 ├── InvalidWallet              the key to sign with cannot be had: the engine does not start
 ├── MixedChains                the nodes that are set belong to different chains: the engine does not start
+├── WrongNetwork               the nodes that are set are of another chain than is meant: the engine does not start
+├── Uncapped                   a mistake on mainnet could cost anything: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -537,6 +539,16 @@ class InvalidWallet(FillwrightError):
 class MixedChains(FillwrightError):
     code = "mixed_chains"
     title = "The nodes belong to different chains"
+
+
+class WrongNetwork(FillwrightError):
+    code = "wrong_network"
+    title = "The nodes are of another chain than is meant"
+
+
+class Uncapped(FillwrightError):
+    code = "uncapped"
+    title = "Nothing limits what may be traded"
 
 
 class MissingExtra(FillwrightError):

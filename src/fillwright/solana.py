@@ -1,0 +1,171 @@
+"""Where the parts for real chains meet: nodes, pools, wallet. `app` loads it only where the settings name one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from fillwright.chain.building import Tip
+from fillwright.chain.rpc import Rpc, RpcSettings
+from fillwright.chain.solana import SolanaChain, SolanaSettings
+from fillwright.chain.wallet import open_wallet
+from fillwright.core.accounts import Address, format_address, parse_address
+from fillwright.core.control import Control
+from fillwright.core.errors import ChainUnavailable, InvalidSnapshot, Uncapped, UnknownToken, WrongNetwork
+from fillwright.core.limits import EVERYBODY, Limits
+from fillwright.core.limits_document import limits_in_words, to_document
+from fillwright.core.ports import Clock, Prices, Venue
+from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
+from fillwright.metrics import Metrics
+from fillwright.settings import Settings, listed_urls
+from fillwright.venues.live_pools import LivePools
+from fillwright.venues.market import MarketRules, PoolVenue
+from fillwright.venues.pool import Policy
+from fillwright.venues.prices import DollarPrices
+
+GENESIS: Final = {
+    "mainnet": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
+    "devnet": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxkzBFEx",
+}
+"""The names of the public chains: the hashes of their first blocks."""
+
+TABLE_HEAD_BYTES: Final = 56  # of an address lookup table; behind it come addresses of 32 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Solana:
+    """A chain that is reached through nodes, and the pools on it."""
+
+    rpc: Rpc
+    pools: PoolVenue
+    genesis_hash: str
+    market: tuple[list[Venue], Prices, TokenRegistry]
+
+    @contextlib.asynccontextmanager
+    async def trading(
+        self, settings: Settings, clock: Clock, control: Control, metrics: Metrics
+    ) -> AsyncIterator[SolanaChain]:
+        """Open the wallet, and say what will be done with whose money.
+
+        Raise Uncapped, InvalidWallet or ChainUnavailable.
+        """
+        wallet = open_wallet(settings.wallet, os.environ, passphrase_file=settings.wallet_passphrase_file)
+        if settings.mode == "mainnet":
+            _check_caps(control)
+        _, lamports = await self.rpc.balance(wallet.address)
+        structlog.get_logger().warning(
+            "chain.trading",
+            mode=settings.mode,
+            wallet=format_address(wallet.address),
+            sol=f"{lamports / 10**9:.9f}",
+            what=f"signs and sends swaps from this wallet on {settings.mode}",
+            limits=_in_words(control),
+        )
+        tip = Tip(parse_address(settings.tip_account), settings.tip_lamports) if settings.tip_account else None
+        solana_settings = SolanaSettings(
+            commitment=settings.commitment,
+            priority_fee_micro_lamports_max=settings.priority_fee_micro_lamports_max,
+            fee_lamports_max=settings.fee_lamports_max,
+            tip=tip,
+            tables=await _tables(self.rpc, settings.lookup_tables),
+        )
+        chain = SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash)
+        metrics.watch("rollbacks", "Swaps that a fork dropped.", lambda: chain.counts.rolled_back, counts=True)
+        metrics.watch("requotes", "Quotes that a simulation belied.", lambda: chain.counts.requoted, counts=True)
+        watching = asyncio.create_task(chain.watch())
+        try:
+            yield chain
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+    """Reach the nodes, see that they are of the chain that is meant, and learn of the pools.
+
+    Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
+    """
+    rpc = Rpc(
+        RpcSettings(
+            listed_urls(settings.rpc_urls),
+            listed_urls(settings.send_urls),
+            settings.rpc_requests_per_second,
+            settings.rpc_timeout_ms,
+            settings.rpc_deadline_ms,
+            settings.rpc_lag_slots_max,
+        )
+    )
+    try:
+        genesis_hash = await rpc.genesis_hash()
+        _check_network(settings.mode, genesis_hash)
+        source = LivePools(rpc, _addresses(settings.pools), clock, settings.pool_refresh_ms)
+        policy = Policy(settings.amm_v4_fee, settings.unproven_transfer_fees == "on")
+        rules = MarketRules(settings.quote_slots_max, settings.priority_fee_micro_lamports, policy)
+        pools = PoolVenue(source, rules)
+        known = {token.mint for token in WELL_KNOWN}
+        found = [token for token in await source.tokens() if token.mint not in known]
+        yield Solana(rpc, pools, genesis_hash, ([pools], DollarPrices(), TokenRegistry((*WELL_KNOWN, *found))))
+    finally:
+        await rpc.close()
+
+
+def _check_network(mode: str, genesis_hash: str) -> None:
+    meant = GENESIS.get(mode, genesis_hash)
+    if genesis_hash != meant or (mode == "localnet" and genesis_hash in GENESIS.values()):
+        names = {genesis: name for name, genesis in GENESIS.items()}
+        found = names.get(genesis_hash, f"another chain ({genesis_hash})")
+        raise WrongNetwork(f"FILLWRIGHT_MODE is {mode}, and the nodes in FILLWRIGHT_RPC_URLS are of {found}")
+
+
+def _check_caps(control: Control) -> None:
+    """Raise Uncapped unless everybody's orders and days are limited: a mistake must cost no more than that."""
+    limits = control.limits.get(EVERYBODY, Limits())
+    has_order_cap = limits.order_usd is not None or any(each.order_max is not None for each in limits.amounts)
+    has_day_cap = limits.day_usd is not None or any(each.day_max is not None for each in limits.amounts)
+    if not (has_order_cap and has_day_cap):
+        raise Uncapped(
+            "on mainnet, what an order and a day may cost must be limited for everybody: see `fillwright limits set`"
+        )
+
+
+def _in_words(control: Control) -> str:
+    limits = control.limits.get(EVERYBODY)
+    if limits is None:
+        return "none"
+    words = limits_in_words(to_document(limits, TokenRegistry()))
+    return ", ".join(f"{name} {value}" for name, value in words.items())
+
+
+def _addresses(text: str) -> list[Address]:
+    """Return the pools that the setting lists, or that the file which it names lists, one a line."""
+    path = Path(text)
+    listed = path.read_text(encoding="utf-8").split() if path.is_file() else text.split(",")
+    try:
+        return [parse_address(each.strip()) for each in listed if each.strip()]
+    except UnknownToken as error:
+        raise InvalidSnapshot(
+            f"FILLWRIGHT_POOLS must be addresses of pools, separated by commas, or a file with one a line: {error}"
+        ) from error
+
+
+async def _tables(rpc: Rpc, text: str) -> Sequence[tuple[Address, Sequence[Address]]]:
+    """Return the address lookup tables that are set, and what stands in them."""
+    keys = [parse_address(each.strip()) for each in text.split(",") if each.strip()]
+    if not keys:
+        return ()
+    _, accounts = await rpc.read(keys)
+    tables = list[tuple[Address, Sequence[Address]]]()
+    for key, account in zip(keys, accounts, strict=True):
+        if account is None or len(account.data) < TABLE_HEAD_BYTES:
+            raise ChainUnavailable(f"{format_address(key)} in FILLWRIGHT_LOOKUP_TABLES is no address lookup table")
+        data = account.data[TABLE_HEAD_BYTES:]
+        tables.append((key, [Address(data[at : at + 32]) for at in range(0, len(data) - 31, 32)]))
+    return tables
