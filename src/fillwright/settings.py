@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -26,6 +26,8 @@ PLAIN: Final = frozenset(
 )
 PREFIX: Final = "FILLWRIGHT_"
 DATABASES: Final = ("sqlite:///", "postgresql://", "postgres://", "memory://")
+NODES: Final = ("https://", "http://")
+NODE_SOCKETS: Final = ("wss://", "ws://")
 REDISES: Final = ("redis://", "rediss://", "unix://")
 CLOSE: Final = 0.93  # how alike a name in the environment must be to one of ours to be taken for a slip
 
@@ -90,6 +92,14 @@ class Settings:
     amm_v4_fee: Literal["current", "legacy"] = "current"
     unproven_transfer_fees: Literal["on", "off"] = "off"
 
+    rpc_urls: str = field(default="", repr=False)
+    send_urls: str = field(default="", repr=False)
+    rpc_ws_url: str = field(default="", repr=False)
+    rpc_requests_per_second: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 20
+    rpc_timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 3_000
+    rpc_deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=60_000)] = 8_000
+    rpc_lag_slots_max: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 20
+
     bullmq_queue: str = "order-queue"
     bullmq_prefix: str = "bull"
     bullmq_concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
@@ -118,6 +128,15 @@ class Settings:
             raise ValueError(f"DATABASE_URL={_beginning(self.database_url)}: must begin with {' or '.join(DATABASES)}")
         if self.redis_url and not self.redis_url.startswith(REDISES):
             raise ValueError(f"REDIS_URL={_beginning(self.redis_url)}: must begin with {' or '.join(REDISES)}")
+        for name, schemes in (("rpc_urls", NODES), ("send_urls", NODES), ("rpc_ws_url", NODE_SOCKETS)):
+            for url in listed_urls(getattr(self, name)):
+                if not url.startswith(schemes) or not _has_host(url):
+                    # The rest of it may be a key, and so may all of it.
+                    raise ValueError(f"{env_name(name)}: each URL must begin with {' or '.join(schemes)} and a host")
+        if len(listed_urls(self.rpc_ws_url)) > 1:
+            raise ValueError(f"{env_name('rpc_ws_url')} must be one URL")
+        if self.send_urls and not self.rpc_urls:
+            raise ValueError(f"{env_name('send_urls')} is set without {env_name('rpc_urls')}: nobody could be asked")
         if 0 < len(self.webhook_secret) < SECRET_MIN:
             raise ValueError(f"{env_name('webhook_secret')} must have {SECRET_MIN} characters or more, at random")
         for low, high in (
@@ -143,6 +162,19 @@ class Settings:
 def sqlite_path(url: str) -> str:
     """Return the file that a `sqlite:///` URL names, or ":memory:" where it names none."""
     return url.removeprefix("sqlite://").removeprefix("/") or ":memory:"
+
+
+def listed_urls(text: str) -> tuple[str, ...]:
+    """Return the URLs of a list that is separated by commas, each once."""
+    return tuple(dict.fromkeys(url.strip() for url in text.split(",") if url.strip()))
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # what it says quotes the URL
+        return False
 
 
 def without_password(url: str) -> str:
@@ -177,9 +209,9 @@ def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> 
         hint = f"did you mean {' and '.join(close)}?" if close else "see .env.example for all that there are"
         raise SettingsError(f"unknown setting: {', '.join(unknown)}; {hint}")
     given = {names[name]: value for name, value in {**from_file, **environ}.items() if name in names}
-    for field in ("log_level", "log_format"):
-        if field in given:
-            given[field] = given[field].lower()
+    for name in ("log_level", "log_format"):
+        if name in given:
+            given[name] = given[name].lower()
     try:
         return msgspec.convert(given, Settings, strict=False)
     except (msgspec.ValidationError, ValueError) as error:

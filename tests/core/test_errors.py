@@ -35,12 +35,14 @@ PUBLISHED = {
     "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
+    "preflight_failed", "invalid_call", "mixed_chains",
 }  # fmt: skip
 WORTH_ANOTHER_ATTEMPT = {
     "price_deviation_too_high", "price_impact_too_high", "price_unknown",
     "venue_unavailable", "no_route", "chain_unavailable", "slippage_exceeded", "transaction_reverted",
     "transaction_expired", "internal_error",
     "missing_account", "missing_tick_array", "missing_bin_array", "insufficient_liquidity", "stale_quote",
+    "preflight_failed", "invalid_call",
 }  # fmt: skip
 ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.QuoteRefused, errors.StoreError}
 

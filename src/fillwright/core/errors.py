@@ -53,6 +53,8 @@ FillwrightError
 │   ├── NoRoute            *
 │   ├── Unroutable
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
+│   │   ├── PreflightFailed *  a node expects the transaction to fail: what it thinks now, and no outcome
+│   │   └── InvalidCall    *   a node does not take a call as the engine makes it: a fault of ours
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
 │   ├── TransactionExpired *
@@ -60,6 +62,7 @@ FillwrightError
 ├── Exposed                    anybody on the network could trade: the engine does not start
 ├── InvalidRecording           a file of recorded swaps cannot be read
 ├── InvalidSnapshot            a file of pools cannot be read: the engine does not start
+├── MixedChains                the nodes that are set belong to different chains: the engine does not start
 ├── MissingExtra               what is set needs a package that is not installed: the engine does not start
 └── StoreError
     ├── VersionConflict        somebody else appended first: read again
@@ -398,6 +401,42 @@ class ChainUnavailable(ExecutionError):
     retryable = True
 
 
+@dataclass(frozen=True, slots=True)
+class TransactionFault:
+    """Why a transaction fails, in the runtime's own words.
+
+    `name` is the runtime's error. `instruction` is the index of the one that failed and `detail` what it failed with,
+    where that is known; `custom` is the program's own number, which means something else in every program.
+    """
+
+    name: str
+    instruction: int | None = None
+    detail: str = ""
+    custom: int | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.instruction is None else f" in instruction {self.instruction}"
+        what = self.detail if self.custom is None else f"custom error {self.custom}"
+        return f"{self.name}{where}{f': {what}' if what else ''}"
+
+
+class PreflightFailed(ChainUnavailable):
+    """A node has tried the transaction and did not pass it on. Another node may have, or may have landed it already."""
+
+    code = "preflight_failed"
+    title = "A node expects the transaction to fail"
+
+    def __init__(self, message: str, fault: TransactionFault, logs: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.logs = logs
+
+
+class InvalidCall(ChainUnavailable):
+    code = "invalid_call"
+    title = "The chain does not take a call as the engine makes it"
+
+
 class SlippageExceeded(ExecutionError):
     code = "slippage_exceeded"
     title = "The price moved beyond the slippage limit"
@@ -435,6 +474,11 @@ class InvalidRecording(FillwrightError):
 class InvalidSnapshot(FillwrightError):
     code = "invalid_snapshot"
     title = "The file holds no pools"
+
+
+class MixedChains(FillwrightError):
+    code = "mixed_chains"
+    title = "The nodes belong to different chains"
 
 
 class MissingExtra(FillwrightError):
