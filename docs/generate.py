@@ -151,6 +151,17 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "unproven_transfer_fees": "Whether to quote pools of types for which the transfer fees of Token-2022 are known"
         " from documentation, but were not compared with swaps (CLMM and DLMM).",
     },
+    "Solana nodes": {
+        "rpc_urls": "JSON-RPC addresses of nodes, separated by commas, keys and all; each call goes to the one that"
+        " looks best, and to the next if that does not answer. They are never logged: nodes are called by their host.",
+        "send_urls": "Further addresses to which transactions are sent, besides the nodes.",
+        "rpc_ws_url": "WebSocket address of a node, which tells sooner that something has landed; empty: none. What it"
+        " says saves asking, and decides nothing.",
+        "rpc_requests_per_second": "Requests to each address at most; 0: no limit.",
+        "rpc_timeout_ms": "How long one node may take to answer before the next is asked.",
+        "rpc_deadline_ms": "How long all nodes together may take; best below `FILLWRIGHT_CHAIN_DEADLINE_MS`.",
+        "rpc_lag_slots_max": "How many slots a node may be behind the best one before it is asked after the others.",
+    },
     "BullMQ bridge": {
         "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",
         "bullmq_prefix": "The prefix of that queue's keys in Redis.",

@@ -26,6 +26,9 @@ TEXTS: Final = {
     "pools",
     "webhook_secret",
     "sim_ledger",
+    "rpc_urls",
+    "send_urls",
+    "rpc_ws_url",
 }
 
 
@@ -187,3 +190,25 @@ def test_what_is_no_url_is_refused_without_being_shown() -> None:
         told = refusal({name: url})
         assert told.startswith(f"{name}=")
         assert "secret" not in told
+
+
+def test_the_address_of_a_node_is_refused_without_being_shown() -> None:
+    for name in ("FILLWRIGHT_RPC_URLS", "FILLWRIGHT_SEND_URLS", "FILLWRIGHT_RPC_WS_URL"):
+        good = {"FILLWRIGHT_RPC_URLS": "https://node"}
+        for url in (
+            "node/canary",
+            "ftp://canary",
+            "https:///canary",
+            "https://[canary",
+            "https://node:canary",
+            "canary",
+        ):
+            told = refusal({**good, name: url})
+            assert told.startswith(f"{name}: each URL must begin with ")
+            assert "canary" not in told
+    assert "canary" not in repr(Settings(rpc_urls="https://node/canary", rpc_ws_url="wss://node/canary"))
+
+
+def test_where_transactions_are_sent_somebody_must_be_asked_what_became_of_them() -> None:
+    assert "FILLWRIGHT_RPC_URLS: nobody could be asked" in refusal({"FILLWRIGHT_SEND_URLS": "https://node"})
+    assert refusal({"FILLWRIGHT_RPC_WS_URL": "wss://a,wss://b"}) == "FILLWRIGHT_RPC_WS_URL must be one URL"

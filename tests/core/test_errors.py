@@ -38,6 +38,7 @@ PUBLISHED = {
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
     "signing_refused", "invalid_wallet",
+    "preflight_failed", "invalid_call", "mixed_chains",
 }  # fmt: skip
 WORTH_ANOTHER_ATTEMPT = {
     "price_deviation_too_high", "price_impact_too_high", "price_unknown",
@@ -45,6 +46,7 @@ WORTH_ANOTHER_ATTEMPT = {
     "transaction_expired", "internal_error",
     "missing_account", "missing_tick_array", "missing_bin_array", "insufficient_liquidity", "stale_quote",
     "simulation_failed", "not_final",
+    "preflight_failed", "invalid_call",
 }  # fmt: skip
 ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.QuoteRefused, errors.StoreError}
 

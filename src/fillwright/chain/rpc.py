@@ -1,0 +1,840 @@
+"""The JSON-RPC client for Solana nodes.
+
+Nodes fail, lag, throttle, forget and disagree, so there are several. A call goes to the one that looks best and, if
+that gives no answer that counts, to the next, each at most once, until the deadline. When none answered the call
+raises ChainUnavailable: **unknown**, never an outcome. A result that does not fit its type is no answer.
+
+Who says that something is *absent* must be shown to have seen enough. `getSignatureStatuses` takes no minContextSlot,
+so the slot that its reply bears is compared; and since that slot is of the node's newest block, which may be on a fork
+that dies, the node must have finalized the demanded slot itself before it was asked. `getTransaction` bears no slot at
+all: what it does not find is absent only if the same node's signature status says so, too. A URL behind which several
+nodes take turns blurs the second half of this; the slot of the reply holds there as well.
+
+Methods and shapes: https://solana.com/docs/rpc/http, with the types of Agave's `rpc-client-api` and
+`transaction-status-client-types`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
+
+import aiohttp
+import msgspec
+import structlog
+from solders.hash import Hash
+from solders.signature import Signature as SignatureBytes
+from solders.token import ID as TOKEN_PROGRAM
+from solders.token.state import TokenAccount
+from solders.transaction import VersionedTransaction
+
+from fillwright.chain.endpoint import Endpoint, FaultJson, Listener, Unanswered, label_of, read_fault
+from fillwright.core.accounts import Account, Address, format_address, parse_address
+from fillwright.core.errors import ChainUnavailable, InvalidCall, MixedChains, PreflightFailed, TransactionFault
+from fillwright.core.ports import Finalized
+from fillwright.core.units import U64_MAX, BaseUnits, Millis, Signature
+
+T = TypeVar("T")
+W = TypeVar("W")
+V = TypeVar("V")
+
+Commitment: TypeAlias = Literal["processed", "confirmed", "finalized"]
+
+ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
+STATUSES_MAX: Final = 256  # of one getSignatureStatuses
+SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
+CONNECTIONS_MAX: Final = 64  # to each node
+TOKEN_ACCOUNT_BYTES: Final = 165
+TOKEN_2022: Final = parse_address("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
+TOKEN_PROGRAMS: Final = frozenset({Address(bytes(TOKEN_PROGRAM)), TOKEN_2022})
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    """`urls` are asked; `send_urls` are sent transactions besides those, and asked nothing.
+
+    `timeout_ms` is for one answer of one node, `deadline_ms` for a call. A node that is more than `lag_slots_max`
+    behind the best is asked after the others. `requests_per_second` is for each node; 0: no limit.
+    """
+
+    urls: tuple[str, ...] = field(repr=False)
+    send_urls: tuple[str, ...] = field(default=(), repr=False)
+    requests_per_second: int = 0
+    timeout_ms: Millis = 3_000
+    deadline_ms: Millis = 8_000
+    lag_slots_max: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RecentBlockhash:
+    """What a transaction is signed against. It can land in blocks up to `last_valid_block_height`."""
+
+    blockhash: Hash
+    last_valid_block_height: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureStatus:
+    """What a node knows of a signature. `fault` None: it succeeded. `commitment` None: the node does not say."""
+
+    slot: int
+    fault: TransactionFault | None
+    commitment: Commitment | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureStatuses:
+    """The statuses in the order asked, as of `slot`. None: the node does not know the signature."""
+
+    slot: int
+    statuses: tuple[SignatureStatus | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBalance:
+    """A token account's amount before or after a transaction. `owner` is the wallet it belongs to."""
+
+    mint: Address
+    owner: Address | None
+    amount: BaseUnits
+
+
+@dataclass(frozen=True, slots=True)
+class LandedTransaction:
+    """A transaction as it landed, successful or not.
+
+    `keys` are the message's own followed by the loaded ones, and `pre_lamports` and `post_lamports` go with them. In
+    `pre_tokens` and `post_tokens` an account is missing if it was no token account then.
+    """
+
+    transaction: VersionedTransaction
+    slot: int
+    fault: TransactionFault | None
+    fee_lamports: int
+    keys: tuple[Address, ...]
+    pre_lamports: tuple[int, ...]
+    post_lamports: tuple[int, ...]
+    pre_tokens: Mapping[Address, TokenBalance]
+    post_tokens: Mapping[Address, TokenBalance]
+    logs: tuple[str, ...]
+    block_time_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Simulation:
+    """What a transaction would do at `slot`. `accounts` are those that were asked for, afterwards; none if it fails."""
+
+    slot: int
+    fault: TransactionFault | None
+    logs: tuple[str, ...]
+    compute_units: int | None
+    accounts: tuple[Account | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityFee:
+    """The least that a transaction paid for each compute unit to land in a block of `slot`."""
+
+    slot: int
+    micro_lamports: int
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureInfo:
+    """A transaction that names an address."""
+
+    signature: Signature
+    slot: int
+    fault: TransactionFault | None
+    memo: str | None
+    block_time_s: int | None
+    commitment: Commitment | None
+
+
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # slots, heights and lamports stay far below
+_Base64 = tuple[str, Literal["base64"]]
+
+
+class _Context(msgspec.Struct):
+    slot: _Natural
+
+
+class _InContext(msgspec.Struct, Generic[V]):
+    context: _Context
+    value: V
+
+
+class _Account(msgspec.Struct):
+    lamports: _Natural
+    owner: str
+    data: _Base64
+    executable: bool
+    space: _Natural | None = None
+
+
+class _Blockhash(msgspec.Struct):
+    blockhash: str
+    last_valid_block_height: _Natural = msgspec.field(name="lastValidBlockHeight")
+
+
+class _Epoch(msgspec.Struct, rename="camel"):
+    absolute_slot: _Natural
+    block_height: _Natural
+
+
+class _Status(msgspec.Struct, rename="camel"):
+    slot: _Natural
+    err: FaultJson | None
+    confirmation_status: Commitment | None = None
+
+
+class _TokenAmount(msgspec.Struct):
+    amount: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
+
+
+class _TokenBalance(msgspec.Struct, rename="camel"):
+    account_index: _Natural
+    mint: str
+    ui_token_amount: _TokenAmount
+    owner: str | None = None
+
+
+class _Loaded(msgspec.Struct):
+    writable: list[str]
+    readonly: list[str]
+
+
+class _Meta(msgspec.Struct, rename="camel"):
+    err: FaultJson | None
+    fee: _Natural
+    pre_balances: list[_Natural]
+    post_balances: list[_Natural]
+    pre_token_balances: list[_TokenBalance]
+    post_token_balances: list[_TokenBalance]
+    log_messages: list[str] | None = None
+    loaded_addresses: _Loaded | None = None
+
+
+class _Transaction(msgspec.Struct, rename="camel"):
+    slot: _Natural
+    transaction: _Base64
+    meta: _Meta
+    block_time: int | None = None
+
+
+class _Simulation(msgspec.Struct, rename="camel"):
+    err: FaultJson | None
+    logs: list[str] | None = None
+    units_consumed: _Natural | None = None
+    accounts: list[_Account | None] | None = None
+
+
+class _KeyedAccount(msgspec.Struct):
+    pubkey: str
+    account: _Account
+
+
+class _Fee(msgspec.Struct, rename="camel"):
+    slot: _Natural
+    prioritization_fee: _Natural
+
+
+class _SignatureInfo(msgspec.Struct, rename="camel"):
+    signature: str
+    slot: _Natural
+    err: FaultJson | None
+    memo: str | None = None
+    block_time: int | None = None
+    confirmation_status: Commitment | None = None
+
+
+class _Version(msgspec.Struct):
+    solana_core: str = msgspec.field(name="solana-core")
+
+
+_a_slot: Final = msgspec.json.Decoder(_Natural)
+_text: Final = msgspec.json.Decoder(str)
+_ok: Final = msgspec.json.Decoder(Literal["ok"])
+_accounts: Final = msgspec.json.Decoder(_InContext[list[_Account | None]])
+_blockhashes: Final = msgspec.json.Decoder(_InContext[_Blockhash])
+_epochs: Final = msgspec.json.Decoder(_Epoch)
+_statuses: Final = msgspec.json.Decoder(_InContext[list[_Status | None]])
+_transactions: Final = msgspec.json.Decoder(_Transaction | None)
+_simulations: Final = msgspec.json.Decoder(_InContext[_Simulation])
+_balances: Final = msgspec.json.Decoder(_InContext[_Natural])
+_keyed_accounts: Final = msgspec.json.Decoder(_InContext[list[_KeyedAccount]])
+_fees: Final = msgspec.json.Decoder(list[_Fee])
+_signature_infos: Final = msgspec.json.Decoder(list[_SignatureInfo])
+_versions: Final = msgspec.json.Decoder(_Version)
+
+
+def unheard(endpoint: str, method: str, outcome: str, took_s: float) -> None:
+    pass
+
+
+class Rpc:
+    """Every method may raise ChainUnavailable, which means "unknown", and its InvalidCall, a fault of the engine's.
+
+    With `min_slot` only a view at least that recent counts. `heard` is told of each exchange with a node.
+    """
+
+    def __init__(
+        self, settings: RpcSettings, heard: Listener = unheard, chance: Callable[[], float] = random.random
+    ) -> None:
+        if not settings.urls:
+            raise ValueError("there is no node to ask: set FILLWRIGHT_RPC_URLS")
+        self._settings = settings
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=CONNECTIONS_MAX),
+            timeout=aiohttp.ClientTimeout(total=None),  # each exchange has its own
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+        urls = tuple(dict.fromkeys((*settings.urls, *settings.send_urls)))
+        rate = settings.requests_per_second
+        endpoints = [
+            Endpoint(url, label, self._session, rate, heard, chance)
+            for url, label in zip(urls, labels(urls), strict=True)
+        ]
+        self._readers = endpoints[: len(set(settings.urls))]
+        self._senders = endpoints
+        self._newest_slots: dict[Commitment, int] = {}
+        self._final_height = 0
+        self._genesis: str | None = None
+        self._sending = set[asyncio.Task[Signature]]()
+        self._log = structlog.get_logger()
+
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self._senders
+
+    async def close(self) -> None:
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        await self._session.close()
+
+    # ---- accounts
+
+    async def read(self, addresses: Sequence[Address]) -> tuple[int, list[Account | None]]:
+        """Return the slot and what up to 100 accounts held then, confirmed."""
+        return await self.get_accounts(addresses)
+
+    async def get_accounts(
+        self, addresses: Sequence[Address], commitment: Commitment = "confirmed", min_slot: int | None = None
+    ) -> tuple[int, list[Account | None]]:
+        """Return the slot and what up to 100 accounts held then. None: the account does not exist."""
+        if len(addresses) > ACCOUNTS_MAX:
+            raise ValueError(f"{len(addresses)} accounts in one call; at most {ACCOUNTS_MAX}")
+        keys = [format_address(address) for address in addresses]
+
+        def make(value: list[_Account | None]) -> list[Account | None]:
+            _check_length(value, keys)
+            return [_account(account) for account in value]
+
+        config = _config(commitment, min_slot, encoding="base64")
+        return await self._in_context("getMultipleAccounts", [keys, config], _accounts, make, commitment, min_slot)
+
+    async def balance(
+        self, address: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
+    ) -> tuple[int, int]:
+        """Return the slot and the account's lamports."""
+        params = [format_address(address), _config(commitment, min_slot)]
+        return await self._in_context("getBalance", params, _balances, lambda value: value, commitment, min_slot)
+
+    async def token_balance(
+        self, account: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
+    ) -> tuple[int, BaseUnits | None]:
+        """Return the slot and what a token account holds. None: it does not exist.
+
+        Raise InvalidCall if the address is not a token account's.
+        """
+        slot, (found,) = await self.get_accounts([account], commitment, min_slot)
+        if found is None:
+            return slot, None
+        try:
+            if found.owner not in TOKEN_PROGRAMS:
+                raise ValueError(f"its owner is {format_address(found.owner)}")
+            return slot, TokenAccount.from_bytes(found.data[:TOKEN_ACCOUNT_BYTES]).amount
+        except ValueError as error:
+            raise InvalidCall(f"{format_address(account)} is no token account: {error}") from error
+
+    async def token_accounts(
+        self, owner: Address, mint: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
+    ) -> tuple[int, dict[Address, Account]]:
+        """Return the slot and the accounts in which a wallet holds a token."""
+
+        def make(value: list[_KeyedAccount]) -> dict[Address, Account]:
+            return {parse_address(each.pubkey): _existing(each.account) for each in value}
+
+        config = _config(commitment, min_slot, encoding="base64")
+        params = [format_address(owner), {"mint": format_address(mint)}, config]
+        return await self._in_context("getTokenAccountsByOwner", params, _keyed_accounts, make, commitment, min_slot)
+
+    async def rent(self, size: int) -> int:
+        """Return the lamports that an account of `size` bytes must hold."""
+        return await self._plain("getMinimumBalanceForRentExemption", [size], _a_slot, lambda lamports: lamports)
+
+    # ---- blocks
+
+    async def latest_blockhash(
+        self, commitment: Commitment = "confirmed", min_slot: int | None = None
+    ) -> RecentBlockhash:
+        """Return a blockhash to sign against. One that has already expired is no answer."""
+
+        def make(value: _Blockhash) -> tuple[Hash, int]:
+            if value.last_valid_block_height <= self._final_height:
+                raise ValueError(f"the blockhash expired at block {value.last_valid_block_height}")
+            return Hash(parse_address(value.blockhash)), value.last_valid_block_height
+
+        params = [_config(commitment, min_slot)]
+        slot, (blockhash, height) = await self._in_context(
+            "getLatestBlockhash", params, _blockhashes, make, commitment, min_slot
+        )
+        return RecentBlockhash(blockhash, height, slot)
+
+    async def finalized(self, min_slot: int | None = None) -> Finalized:
+        """Return height and slot of the newest finalized block, of one answer, so that they are of one block."""
+
+        async def attempt(endpoint: Endpoint, until_s: float) -> Finalized:
+            def read(result: msgspec.Raw) -> Finalized:
+                epoch = _epochs.decode(result)
+                if epoch.block_height > epoch.absolute_slot:
+                    raise ValueError("more blocks than slots")
+                self._saw(endpoint, epoch.absolute_slot, "finalized", min_slot)
+                return Finalized(epoch.block_height, epoch.absolute_slot)
+
+            params = [_config("finalized", min_slot)]
+            return await self._exchange(endpoint, until_s, "getEpochInfo", params, read)
+
+        finalized = await self._first("getEpochInfo", attempt)
+        self._final_height = max(self._final_height, finalized.block_height)
+        return finalized
+
+    # ---- transactions
+
+    async def signature_statuses(
+        self, signatures: Sequence[Signature], min_slot: int | None = None
+    ) -> SignatureStatuses:
+        """Return what one node knows of up to 256 signatures, in its whole history, and as of which slot.
+
+        `min_slot` is a finalized slot. With it None means absent: the node that says so had finalized that slot before
+        it was asked, and its reply is of a view no older. Without it None says nothing.
+        """
+        if len(signatures) > STATUSES_MAX:
+            raise ValueError(f"{len(signatures)} signatures in one call; at most {STATUSES_MAX}")
+
+        async def attempt(endpoint: Endpoint, until_s: float) -> SignatureStatuses:
+            return await self._statuses_from(endpoint, until_s, signatures, min_slot)
+
+        return await self._first("getSignatureStatuses", attempt, min_slot or 0)
+
+    async def transaction(
+        self, signature: Signature, commitment: Literal["confirmed", "finalized"] = "finalized", *, min_slot: int | None
+    ) -> LandedTransaction | None:
+        """Return a transaction that has landed, or None if a node does not know it.
+
+        With `min_slot`, a finalized slot, None means absent, as in `signature_statuses`; the same node says it. Without
+        it None says nothing.
+        """
+
+        async def attempt(endpoint: Endpoint, until_s: float) -> LandedTransaction | None:
+            def read(result: msgspec.Raw) -> LandedTransaction | None:
+                found = _transactions.decode(result)
+                return None if found is None else _landed(found, signature)
+
+            config = _config(commitment, None, encoding="base64", maxSupportedTransactionVersion=0)
+            landed = await self._exchange(endpoint, until_s, "getTransaction", [signature, config], read)
+            if landed is None and min_slot is not None:
+                known = await self._statuses_from(endpoint, until_s, [signature], min_slot)
+                if known.statuses[0] is not None:
+                    raise Unanswered("old_view", f"it knows the signature, but no {commitment} record", rests=False)
+            return landed
+
+        return await self._first("getTransaction", attempt, min_slot or 0)
+
+    async def simulate(
+        self,
+        raw: bytes,
+        *,
+        is_signed: bool,
+        accounts: Sequence[Address] = (),
+        commitment: Commitment = "confirmed",
+        min_slot: int | None = None,
+    ) -> Simulation:
+        """Return what a transaction would do. One that is not signed is tried with a blockhash of the node's own."""
+        keys = [format_address(address) for address in accounts]
+
+        def make(value: _Simulation) -> Simulation:
+            fault = None if value.err is None else read_fault(value.err)
+            after = value.accounts or []
+            if fault is None:
+                _check_length(after, keys)
+            return Simulation(
+                0,
+                fault,
+                tuple(value.logs or ()),
+                value.units_consumed,
+                () if fault else tuple(_account(account) for account in after),
+            )
+
+        config = _config(
+            commitment,
+            min_slot,
+            encoding="base64",
+            sigVerify=is_signed,
+            replaceRecentBlockhash=not is_signed,
+            accounts={"encoding": "base64", "addresses": keys} if keys else None,
+        )
+        slot, simulation = await self._in_context(
+            "simulateTransaction", [_base64(raw), config], _simulations, make, commitment, min_slot
+        )
+        return replace(simulation, slot=slot)
+
+    async def send(self, raw: bytes, *, skip_preflight: bool = True, commitment: Commitment = "confirmed") -> Signature:
+        """Hand a signed transaction to all nodes at once; return its signature when the first has taken it.
+
+        The others are given their time. Raise PreflightFailed if a node expects it to fail and none took it: no
+        outcome, either. Nodes do not send it again by themselves.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.deadline_ms / 1000
+        signature = Signature(str(VersionedTransaction.from_bytes(raw).signatures[0]))
+
+        def read(result: msgspec.Raw) -> Signature:
+            if _text.decode(result) != signature:
+                raise ValueError("the signature of another transaction")
+            return signature
+
+        config = {
+            "encoding": "base64",
+            "skipPreflight": skip_preflight,
+            "preflightCommitment": commitment,
+            "maxRetries": 0,
+        }
+        params = [_base64(raw), config]
+        tasks = {
+            asyncio.create_task(self._exchange(endpoint, until_s, "sendTransaction", params, read)): endpoint.label
+            for endpoint in await self._ready_to_send(until_s)
+        }
+        self._sending |= tasks.keys()
+        for task in tasks:
+            task.add_done_callback(self._sent)
+        told, preflight, waiting = list[str](), list[PreflightFailed](), set(tasks)
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                match task.exception():
+                    case None:
+                        return signature
+                    case PreflightFailed() as error:
+                        preflight.append(error)
+                    case error:
+                        told.append(f"{tasks[task]}: {error}")
+        if preflight:
+            raise preflight[0]
+        raise ChainUnavailable(f"no node took the transaction: {'; '.join(sorted(told))}")
+
+    async def prioritization_fees(self, addresses: Sequence[Address] = ()) -> list[PriorityFee]:
+        """Return what it took lately to land a transaction that writes all of up to 128 accounts."""
+        keys = [format_address(address) for address in addresses]
+        return await self._plain(
+            "getRecentPrioritizationFees",
+            [keys],
+            _fees,
+            lambda fees: [PriorityFee(fee.slot, fee.prioritization_fee) for fee in fees],
+        )
+
+    async def signatures_for_address(
+        self,
+        address: Address,
+        *,
+        before: Signature | None = None,
+        until: Signature | None = None,
+        limit: int = SIGNATURES_MAX,
+        commitment: Literal["confirmed", "finalized"] = "finalized",
+        min_slot: int | None = None,
+    ) -> list[SignatureInfo]:
+        """Return transactions that name an address, newest first: up to `limit`, older than `before`, not to `until`.
+
+        The reply bears no slot: that the view is as recent as `min_slot` is the node's word alone.
+        """
+
+        def make(value: list[_SignatureInfo]) -> list[SignatureInfo]:
+            if len(value) > limit:
+                raise ValueError(f"{len(value)} signatures instead of at most {limit}")
+            return [
+                SignatureInfo(
+                    Signature(str(SignatureBytes.from_string(each.signature))),
+                    each.slot,
+                    None if each.err is None else read_fault(each.err),
+                    each.memo,
+                    each.block_time,
+                    each.confirmation_status,
+                )
+                for each in value
+            ]
+
+        config = _config(commitment, min_slot, before=before, until=until, limit=limit)
+        return await self._plain("getSignaturesForAddress", [format_address(address), config], _signature_infos, make)
+
+    # ---- nodes
+
+    async def genesis_hash(self) -> str:
+        """Return the name of the chain, having asked all nodes. Raise MixedChains if they do not agree.
+
+        From then on a node that has not said so is asked before it is believed, and one of another chain never is.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.deadline_ms / 1000
+        answers = await asyncio.gather(
+            *(self._genesis_of(endpoint, until_s) for endpoint in self._readers), return_exceptions=True
+        )
+        said, told = dict[str, list[str]](), list[str]()
+        for endpoint, answer in zip(self._readers, answers, strict=True):
+            if isinstance(answer, str):
+                said.setdefault(answer, []).append(endpoint.label)
+            elif isinstance(answer, Unanswered | ChainUnavailable):
+                told.append(f"{endpoint.label}: {answer}")
+            else:
+                raise answer
+        if len(said) > 1:
+            sides = "; ".join(f"{', '.join(who)}: {genesis}" for genesis, who in said.items())
+            raise MixedChains(f"the nodes in FILLWRIGHT_RPC_URLS belong to different chains: {sides}")
+        if not said:
+            raise ChainUnavailable(f"no node answered getGenesisHash: {'; '.join(told)}")
+        (self._genesis,) = said
+        return self._genesis
+
+    async def health(self) -> None:
+        """Return if a node says that it keeps up with the others."""
+        await self._plain("getHealth", [], _ok, lambda _: None)
+
+    async def version(self) -> str:
+        """Return the version of a node's software."""
+        return await self._plain("getVersion", [], _versions, lambda version: version.solana_core)
+
+    # ---- how a call finds its answer
+
+    async def _plain(
+        self, method: str, params: Sequence[object], decoder: msgspec.json.Decoder[W], make: Callable[[W], T]
+    ) -> T:
+        async def attempt(endpoint: Endpoint, until_s: float) -> T:
+            return await self._exchange(endpoint, until_s, method, params, lambda result: make(decoder.decode(result)))
+
+        return await self._first(method, attempt)
+
+    async def _in_context(
+        self,
+        method: str,
+        params: Sequence[object],
+        decoder: msgspec.json.Decoder[_InContext[V]],
+        make: Callable[[V], T],
+        commitment: Commitment,
+        min_slot: int | None,
+    ) -> tuple[int, T]:
+        """Return the slot that the answer is of, and what `make` makes of it."""
+
+        async def attempt(endpoint: Endpoint, until_s: float) -> tuple[int, T]:
+            def read(result: msgspec.Raw) -> tuple[int, T]:
+                reply = decoder.decode(result)
+                self._saw(endpoint, reply.context.slot, commitment, min_slot)
+                return reply.context.slot, make(reply.value)
+
+            return await self._exchange(endpoint, until_s, method, params, read)
+
+        return await self._first(method, attempt)
+
+    async def _first(self, method: str, attempt: Callable[[Endpoint, float], Awaitable[T]], final_slot: int = 0) -> T:
+        """Return the first answer, asking each node at most once, one after the other, those that look best first."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.deadline_ms / 1000
+        left, told = list(self._readers), list[str]()
+        while left and (now_s := loop.time()) < until_s:
+            ready = [endpoint for endpoint in left if not endpoint.wait_s(now_s)]
+            if not ready:
+                wait_s = min(endpoint.wait_s(now_s) for endpoint in left)
+                if now_s + wait_s >= until_s:
+                    break
+                await asyncio.sleep(wait_s)
+                continue
+            lag_slots_max = self._settings.lag_slots_max
+            endpoint = min(ready, key=lambda each: each.rank(now_s, lag_slots_max, final_slot))
+            left.remove(endpoint)
+            try:
+                await self._check_chain(endpoint, until_s)
+                return await attempt(endpoint, until_s)
+            except Unanswered as fault:
+                told.append(f"{endpoint.label}: {fault}")
+        told += [f"{endpoint.label}: left alone for {endpoint.wait_s(loop.time()):.1f} s" for endpoint in left]
+        raise ChainUnavailable(f"no node answered {method}: {'; '.join(told)}")
+
+    async def _exchange(
+        self,
+        endpoint: Endpoint,
+        until_s: float,
+        method: str,
+        params: Sequence[object],
+        read: Callable[[msgspec.Raw], T],
+    ) -> T:
+        left_s = until_s - asyncio.get_running_loop().time()
+        if left_s <= 0:
+            raise Unanswered("timeout", f"no time left for {method}", rests=False)
+        return await endpoint.exchange(method, params, read, min(left_s, self._settings.timeout_ms / 1000))
+
+    async def _statuses_from(
+        self, endpoint: Endpoint, until_s: float, signatures: Sequence[Signature], min_slot: int | None
+    ) -> SignatureStatuses:
+        if min_slot is not None and endpoint.finalized_slot < min_slot:
+
+            def read_slot(result: msgspec.Raw) -> None:
+                self._saw(endpoint, _a_slot.decode(result), "finalized", min_slot)
+
+            await self._exchange(endpoint, until_s, "getSlot", [_config("finalized", min_slot)], read_slot)
+
+        def read(result: msgspec.Raw) -> SignatureStatuses:
+            reply = _statuses.decode(result)
+            self._saw(endpoint, reply.context.slot, "processed", min_slot)
+            _check_length(reply.value, signatures)
+            return SignatureStatuses(reply.context.slot, tuple(_status(status) for status in reply.value))
+
+        params = [list(signatures), {"searchTransactionHistory": True}]
+        return await self._exchange(endpoint, until_s, "getSignatureStatuses", params, read)
+
+    def _saw(self, endpoint: Endpoint, slot: int, commitment: Commitment, min_slot: int | None) -> None:
+        """Note how far a node is. Raise Unanswered if that is not far enough."""
+        newest = self._newest_slots[commitment] = max(slot, self._newest_slots.get(commitment, 0))
+        endpoint.lag_slots = newest - slot
+        if commitment == "finalized":
+            endpoint.finalized_slot = max(endpoint.finalized_slot, slot)
+        if min_slot is not None and slot < min_slot:
+            raise Unanswered("old_view", f"its view is of slot {slot}, older than {min_slot}", rests=False)
+
+    async def _check_chain(self, endpoint: Endpoint, until_s: float) -> None:
+        """Return if the node is of our chain, as far as we know which that is. Raise Unanswered if not."""
+        if self._genesis is None or endpoint.genesis == self._genesis:
+            return
+        if endpoint.genesis is None and await self._genesis_of(endpoint, until_s) != self._genesis:
+            self._log.error("rpc.other_chain", endpoint=endpoint.label, genesis=endpoint.genesis, ours=self._genesis)
+        if endpoint.genesis != self._genesis:
+            raise Unanswered("other_chain", "it belongs to another chain; see FILLWRIGHT_RPC_URLS", rests=False)
+
+    async def _genesis_of(self, endpoint: Endpoint, until_s: float) -> str:
+        def read(result: msgspec.Raw) -> str:
+            return format_address(parse_address(_text.decode(result)))
+
+        endpoint.genesis = await self._exchange(endpoint, until_s, "getGenesisHash", [], read)
+        return endpoint.genesis
+
+    async def _ready_to_send(self, until_s: float) -> list[Endpoint]:
+        """Return all that can be sent to now; if there are none, wait for the first that can."""
+        loop = asyncio.get_running_loop()
+        while True:
+            now_s = loop.time()
+            if ready := [endpoint for endpoint in self._senders if not endpoint.wait_s(now_s)]:
+                return ready
+            wait_s = min(endpoint.wait_s(now_s) for endpoint in self._senders)
+            if now_s + wait_s >= until_s:
+                raise ChainUnavailable(f"the transaction was not sent: all nodes are left alone for {wait_s:.1f} s")
+            await asyncio.sleep(wait_s)
+
+    def _sent(self, task: asyncio.Task[Signature]) -> None:
+        self._sending.discard(task)
+        if not task.cancelled():
+            task.exception()  # has been told to whoever still waited
+
+
+def labels(urls: Sequence[str]) -> list[str]:
+    """Return what each URL's node is called, numbered where several have the same host."""
+    taken, names = dict[str, int](), list[str]()
+    for url in urls:
+        host = label_of(url)
+        taken[host] = taken.get(host, 0) + 1
+        names.append(host if taken[host] == 1 else f"{host}#{taken[host]}")
+    return names
+
+
+def _config(commitment: Commitment, min_slot: int | None, **more: Any) -> dict[str, Any]:
+    given = {"commitment": commitment, "minContextSlot": min_slot, **more}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _check_length(value: Sequence[object], asked: Sequence[object]) -> None:
+    if len(value) != len(asked):
+        raise ValueError(f"{len(value)} answers to {len(asked)} questions")
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode()
+
+
+def _bytes(data: _Base64) -> bytes:
+    return a2b_base64(data[0], strict_mode=True)
+
+
+def _existing(wire: _Account) -> Account:
+    data = _bytes(wire.data)
+    if wire.space not in (None, len(data)):
+        raise ValueError(f"{len(data)} bytes of an account of {wire.space}")
+    return Account(parse_address(wire.owner), data)
+
+
+def _account(wire: _Account | None) -> Account | None:
+    return None if wire is None else _existing(wire)
+
+
+def _status(wire: _Status | None) -> SignatureStatus | None:
+    if wire is None:
+        return None
+    fault = None if wire.err is None else read_fault(wire.err)
+    return SignatureStatus(wire.slot, fault, wire.confirmation_status)
+
+
+def _landed(wire: _Transaction, signature: Signature) -> LandedTransaction:
+    raw, meta = _bytes(wire.transaction), wire.meta
+    transaction = VersionedTransaction.from_bytes(raw)
+    if str(transaction.signatures[0]) != signature or bytes(transaction) != raw:
+        raise ValueError("another transaction than was asked for")
+    message = transaction.message
+    loaded = meta.loaded_addresses or _Loaded([], [])
+    lookups = getattr(message, "address_table_lookups", ())  # of version 0 messages
+    if (len(loaded.writable), len(loaded.readonly)) != (
+        sum(len(lookup.writable_indexes) for lookup in lookups),
+        sum(len(lookup.readonly_indexes) for lookup in lookups),
+    ):
+        raise ValueError("the loaded addresses are not those that the message names")
+    keys = (
+        *(Address(bytes(key)) for key in message.account_keys),
+        *(parse_address(key) for key in (*loaded.writable, *loaded.readonly)),
+    )
+    _check_length(meta.pre_balances, keys)
+    _check_length(meta.post_balances, keys)
+    return LandedTransaction(
+        transaction,
+        wire.slot,
+        None if meta.err is None else read_fault(meta.err),
+        meta.fee,
+        keys,
+        tuple(meta.pre_balances),
+        tuple(meta.post_balances),
+        _token_balances(meta.pre_token_balances, keys),
+        _token_balances(meta.post_token_balances, keys),
+        tuple(meta.log_messages or ()),
+        wire.block_time,
+    )
+
+
+def _token_balances(wire: Sequence[_TokenBalance], keys: Sequence[Address]) -> dict[Address, TokenBalance]:
+    balances = dict[Address, TokenBalance]()
+    for each in wire:
+        amount = int(each.ui_token_amount.amount)
+        if each.account_index >= len(keys) or amount > U64_MAX or keys[each.account_index] in balances:
+            raise ValueError("a token balance that cannot be")
+        owner = None if each.owner is None else parse_address(each.owner)
+        balances[keys[each.account_index]] = TokenBalance(parse_address(each.mint), owner, amount)
+    return balances
