@@ -151,6 +151,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "unproven_transfer_fees": "Whether to quote pools of types for which the transfer fees of Token-2022 are known"
         " from documentation, but were not compared with swaps (CLMM and DLMM).",
     },
+    "Wallet": {
+        "wallet": "Where the key is that signs: `keystore:PATH`, a file of `fillwright wallet create`; `file:PATH`, one"
+        " of Solana's command line; or `env:`, which takes it from `FILLWRIGHT_WALLET_KEY`. That name and"
+        " `FILLWRIGHT_WALLET_PASSPHRASE`, the keystore's passphrase, are read from the environment alone.",
+        "wallet_passphrase_file": "A file with the keystore's passphrase, open to nobody else; empty, and no"
+        " `FILLWRIGHT_WALLET_PASSPHRASE`: it is asked for on the terminal.",
+    },
     "BullMQ bridge": {
         "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",
         "bullmq_prefix": "The prefix of that queue's keys in Redis.",

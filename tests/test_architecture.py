@@ -39,7 +39,7 @@ MAY_IMPORT: Final = {
         "metrics",
         "tracing",
     },
-    "cli": {"core", "execution", "venues", "backends", "clock", "settings", "telemetry", "app", "cli", "client"},
+    "cli": {"core", "execution", "venues", "chain", "backends", "clock", "settings", "telemetry", "app", "cli", "client"},
     "__main__": {"cli", "app", "settings", "telemetry", "core"},
     "__init__": set[str](),
 }

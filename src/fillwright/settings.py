@@ -27,6 +27,9 @@ PLAIN: Final = frozenset(
 PREFIX: Final = "FILLWRIGHT_"
 DATABASES: Final = ("sqlite:///", "postgresql://", "postgres://", "memory://")
 REDISES: Final = ("redis://", "rediss://", "unix://")
+# Read from the environment by `chain/wallet.py` alone, so that no Settings ever hold them.
+SECRETS: Final = frozenset({"FILLWRIGHT_WALLET_KEY", "FILLWRIGHT_WALLET_PASSPHRASE"})
+WALLETS: Final = ("keystore:", "file:", "env:")
 CLOSE: Final = 0.93  # how alike a name in the environment must be to one of ours to be taken for a slip
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000_000)]
@@ -90,6 +93,9 @@ class Settings:
     amm_v4_fee: Literal["current", "legacy"] = "current"
     unproven_transfer_fees: Literal["on", "off"] = "off"
 
+    wallet: str = ""
+    wallet_passphrase_file: str = ""
+
     bullmq_queue: str = "order-queue"
     bullmq_prefix: str = "bull"
     bullmq_concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 100
@@ -118,6 +124,9 @@ class Settings:
             raise ValueError(f"DATABASE_URL={_beginning(self.database_url)}: must begin with {' or '.join(DATABASES)}")
         if self.redis_url and not self.redis_url.startswith(REDISES):
             raise ValueError(f"REDIS_URL={_beginning(self.redis_url)}: must begin with {' or '.join(REDISES)}")
+        scheme, _, rest = self.wallet.partition(":")
+        if self.wallet and (f"{scheme}:" not in WALLETS or bool(rest) == (scheme == "env")):
+            raise ValueError(f"{env_name('wallet')} must be keystore:PATH, file:PATH or env:")  # it may be a key
         if 0 < len(self.webhook_secret) < SECRET_MIN:
             raise ValueError(f"{env_name('webhook_secret')} must have {SECRET_MIN} characters or more, at random")
         for low, high in (
@@ -166,10 +175,14 @@ def read_settings(environ: Mapping[str, str], env_file: Path = Path(".env")) -> 
     """Return the settings; the environment goes before the file. Raise SettingsError naming what is wrong."""
     from_file = _read_file(env_file)
     names = {env_name(field.name): field.name for field in fields(Settings)}
+    if misplaced := sorted(SECRETS & from_file.keys()):
+        raise SettingsError(f"{misplaced[0]} (in {env_file}): set it in the environment, or use a keystore or file")
     unknown = sorted(
         name
         for name in environ
-        if name not in names and (name.startswith(PREFIX) or get_close_matches(name, names, cutoff=CLOSE))
+        if name not in names
+        and name not in SECRETS
+        and (name.startswith(PREFIX) or get_close_matches(name, names, cutoff=CLOSE))
     )
     unknown += sorted(f"{name} (in {env_file})" for name in from_file if name not in names)
     if unknown:

@@ -1,4 +1,4 @@
-"""Transactions that nobody may sign: each an honest one with one thing changed, and a pattern of what must be said of it."""
+"""Transactions that nobody may sign: each an honest one with one change, and a pattern of what must be said of it."""
 
 from __future__ import annotations
 
