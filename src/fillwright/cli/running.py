@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fillwright import app
 from fillwright.cli.exits import Misused, Refused
-from fillwright.core.errors import ChainUnavailable, Exposed, InvalidSnapshot, MissingExtra, StoreError
+from fillwright.core.errors import ChainUnavailable, Exposed, InvalidSnapshot, InvalidWallet, MissingExtra, StoreError
 from fillwright.settings import Settings
 
 PARENT_S: Final = 0.5
@@ -32,7 +32,7 @@ def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(part(heard))
-    except (StoreError, ChainUnavailable, Exposed, InvalidSnapshot, MissingExtra) as error:
+    except (StoreError, ChainUnavailable, Exposed, InvalidSnapshot, InvalidWallet, MissingExtra) as error:
         if started:
             raise
         raise Refused(str(error), error.code) from error
