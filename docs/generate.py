@@ -140,10 +140,19 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         " given up.",
         "webhook_timeout_ms": "How long an address may take to answer.",
     },
-    "Pools": {
-        "pools": "A file or folder with snapshots of real pools, from `fillwright pools import`: the engine then quotes"
-        " these, exactly as their programs would, while swaps are still made on the simulated chain. Empty: the"
-        " simulated market.",
+    "Chain and pools": {
+        "mode": "`simulated`: swaps are made on a simulated chain. `paper`: real pools are quoted, fills are simulated,"
+        " nothing is signed. `localnet`, `devnet` and `mainnet`: swaps are signed and sent ([going-live.md](going-live.md)).",
+        "pools": "Where the pools are. While simulated, a file or folder of snapshots from `fillwright pools import`,"
+        " quoted exactly as their programs would; empty: the simulated market. Else the pools' addresses, separated by"
+        " commas, or a file with one a line.",
+        "pool_refresh_ms": "How long what was read of a pool serves.",
+        "commitment": "From when a swap counts as confirmed. What counts before it is final is watched until it is.",
+        "fee_lamports_max": "The most that a transaction may cost, signature and priority fee together.",
+        "priority_fee_micro_lamports_max": "The most that a transaction bids for each compute unit.",
+        "tip_account": "Whom each transaction pays a tip, for landing sooner; empty: nobody.",
+        "tip_lamports": "How much.",
+        "lookup_tables": "Address lookup tables, separated by commas, that make transactions smaller.",
         "quote_slots_max": "How many slots a pool may lie behind what was read last before it is not quoted.",
         "priority_fee_micro_lamports": "What a transaction pays for each compute unit, which counts in the comparison.",
         "amm_v4_fee": "How Raydium's AMM v4 rounds its fee: `current` as programs since August 2025, `legacy` as older"
@@ -161,6 +170,13 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "rpc_timeout_ms": "How long one node may take to answer before the next is asked.",
         "rpc_deadline_ms": "How long all nodes together may take; best below `FILLWRIGHT_CHAIN_DEADLINE_MS`.",
         "rpc_lag_slots_max": "How many slots a node may be behind the best one before it is asked after the others.",
+    },
+    "Wallet": {
+        "wallet": "Where the key is that signs: `keystore:PATH`, a file of `fillwright wallet create`; `file:PATH`, one"
+        " of Solana's command line; or `env:`, which takes it from `FILLWRIGHT_WALLET_KEY`. That name and"
+        " `FILLWRIGHT_WALLET_PASSPHRASE`, the keystore's passphrase, are read from the environment alone.",
+        "wallet_passphrase_file": "A file with the keystore's passphrase, open to nobody else; empty, and no"
+        " `FILLWRIGHT_WALLET_PASSPHRASE`: it is asked for on the terminal.",
     },
     "BullMQ bridge": {
         "bullmq_queue": "The queue that `fillwright bullmq` takes orders from.",

@@ -46,6 +46,7 @@ MAY_IMPORT: Final = {
         "core",
         "execution",
         "venues",
+        "chain",
         "backends",
         "localnet",
         "clock",

@@ -12,6 +12,8 @@ from fillwright.settings import Settings, SettingsError, env_name, read_settings
 
 NOWHERE: Final = Path("no-such-folder/.env")
 TEXTS: Final = {
+    "wallet",  # never repeated: it may be a key
+    "wallet_passphrase_file",
     "host",
     "database_url",
     "redis_url",

@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "order": "Submit, follow, explain and cancel orders.",
     "quote": "Show the route that an order would take now.",
     "pools": "Import snapshots of real pools, and verify quotes against recorded swaps.",
+    "wallet": "Create a keystore, import a key, show the wallet's address.",
     "stats": "Count what waits, runs and is done.",
     "top": "Show what the engine does, live.",
     "halt": "Stop taking and signing orders, at once and everywhere.",

@@ -15,10 +15,34 @@ from typing import Any, Final
 
 from fillwright import app
 from fillwright.cli.exits import Misused, Refused
-from fillwright.core.errors import ChainUnavailable, Exposed, InvalidSnapshot, MissingExtra, MixedChains, StoreError
+from fillwright.core.errors import (
+    ChainUnavailable,
+    Exposed,
+    InvalidSnapshot,
+    InvalidWallet,
+    MissingExtra,
+    MixedChains,
+    StoreError,
+    Uncapped,
+    VenueUnavailable,
+    WrongNetwork,
+)
 from fillwright.settings import Settings
 
 PARENT_S: Final = 0.5
+NO_START: Final = (
+    StoreError,
+    ChainUnavailable,
+    VenueUnavailable,
+    Exposed,
+    InvalidSnapshot,
+    InvalidWallet,
+    MissingExtra,
+    MixedChains,
+    Uncapped,
+    WrongNetwork,
+)
+"""Why an engine does not start, each with a sentence that says what to do."""
 
 
 def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None:
@@ -32,7 +56,7 @@ def run(part: Callable[[Callable[[], None]], Coroutine[Any, Any, None]]) -> None
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(part(heard))
-    except (StoreError, ChainUnavailable, Exposed, InvalidSnapshot, MissingExtra, MixedChains) as error:
+    except NO_START as error:
         if started:
             raise
         raise Refused(str(error), error.code) from error
