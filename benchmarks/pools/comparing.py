@@ -1,6 +1,6 @@
-"""An order of SOL for USDC, compared over six pools of two venues: one of each type, as deep as each other.
+"""An order of SOL for USDC, compared over six pools of two venues: one of each type, of about the same depth.
 
-They are the tests' models, moved to the same pair. Each of them is decoded anew for every comparison.
+They are the tests' models, moved to the same pair. Every one is decoded anew for each comparison.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _named(data: bytes, names: Mapping[Address, Address]) -> bytes:
 
 
 async def compare(way: Way, times: int) -> tuple[float, float]:
-    """Compare so often. Return the CPU time and the wall time in seconds."""
+    """Compare so often. Return the CPU time and the wall time in seconds. One pool at most is no split."""
     source = SnapshotPools([a_snapshot(six_pools())])
     split_max = market.SPLIT_MAX if way.has_split else 1
     with mock.patch.object(market, "SPLIT_MAX", split_max):
