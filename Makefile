@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed docs site lock clean
+.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools docs site lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -58,6 +58,9 @@ bench-guarded: $(READY) ## Measure what keys and limits cost
 
 bench-observed: $(READY) ## Measure what metrics and logs cost
 	$(BIN)/python -m benchmarks.observed
+
+bench-pools: $(READY) ## Measure quotes of real pools beside the official JavaScript SDKs (needs Node 20)
+	$(BIN)/python -m benchmarks.pools
 
 docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
 	$(BIN)/python docs/generate.py

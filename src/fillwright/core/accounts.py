@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from fillwright.core.units import address_bytes, base58
@@ -71,5 +72,6 @@ def parse_address(text: str) -> Address:
     return Address(address_bytes(text))
 
 
+@lru_cache(maxsize=4096)
 def format_address(address: Address) -> str:
     return base58(address)

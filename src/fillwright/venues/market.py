@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from fillwright.core.accounts import Instruction, PoolAccounts, Trader, format_address, parse_address
@@ -27,7 +26,7 @@ from fillwright.core.units import BPS, BaseUnits, Bps, Mint
 from fillwright.venues.pool import Policy, Pool, PoolQuote, PoolType, up
 from fillwright.venues.pool_types import identify
 from fillwright.venues.programs import SOL_MINT
-from fillwright.venues.splitting import NEVER, split
+from fillwright.venues.splitting import NEVER, Curve, remembering, split
 
 SOL: Final = Mint(format_address(SOL_MINT))
 USDC: Final = Mint("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")
@@ -149,7 +148,7 @@ class PoolVenue:
         if len(listed) < 2:
             return
         mint_in = request.token_in.mint
-        curves = [partial(_paid, each, mint_in) for each in listed]
+        curves = [remembering(_curve(each, mint_in)) for each in listed]
         best = max((costs.net([offer]) for offer in offers), default=0)
         found: tuple[BaseUnits, list[Offer]] | None = None
         for most in range(2, SPLIT_MAX + 1):
@@ -234,11 +233,18 @@ def _instruction(offer: Offer, least: BaseUnits, trader: Trader) -> Instruction:
     return offer.listed.pool.swap(offer.quote, least, trader)
 
 
-def _paid(listed: Listed, mint_in: Mint, amount: BaseUnits) -> BaseUnits:
-    offer = _offer(listed, mint_in, amount)
-    if isinstance(offer, Offer):
-        return offer.quote.out_amount
-    return 0 if isinstance(offer.error, AmountTooSmall) else NEVER
+def _curve(listed: Listed, mint_in: Mint) -> Curve:
+    quote, a_to_b, at = listed.pool.quote, listed.pool.mint_a == parse_address(mint_in), listed.at.time
+
+    def paid(amount: BaseUnits) -> BaseUnits:
+        try:
+            return quote(amount, a_to_b, at).out_amount
+        except AmountTooSmall:
+            return 0
+        except QuoteRefused:
+            return NEVER
+
+    return paid
 
 
 def _best(listed: Sequence[Listed], mint_in: Mint, amount: BaseUnits) -> Offer | None:

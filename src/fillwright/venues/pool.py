@@ -116,7 +116,7 @@ def check_layout(
     """Return the account's data. Raise UnknownLayout if owner, length or discriminator are not those of `what`."""
     data = account.data
     is_length_right = len(data) == length or (is_length_min and len(data) > length)
-    if account.owner != owner or not is_length_right or data[: len(discriminator)] != discriminator:
+    if account.owner != owner or not is_length_right or not data.startswith(discriminator):
         expected = f"at least {length}" if is_length_min else f"{length}"
         raise _unknown_layout(account, address, what, owner, None if is_length_right else expected)
     return data
@@ -165,4 +165,5 @@ def impact_bps(in_net: BaseUnits, out_gross: BaseUnits, price_in: int, price_out
     `in_net` is what reaches the curve and `out_gross` what leaves it, so that fees do not count.
     """
     fair = in_net * price_out
-    return max(0, up(BPS * (fair - out_gross * price_in), fair)) if fair > 0 else 0
+    missing = fair - out_gross * price_in
+    return up(BPS * missing, fair) if missing > 0 else 0

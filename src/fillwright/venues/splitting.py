@@ -25,22 +25,22 @@ NEVER: Final = -1
 def split(total: BaseUnits, curves: Sequence[Curve], most: int) -> Mapping[int, BaseUnits]:
     """Return how much to give to which curve, at most `most` of them, so that they pay most together.
 
-    Empty if no way was found in which all of it can be swapped.
+    Empty if no way was found in which all of it can be swapped. Curves are asked for the same amounts again and again,
+    also from one `most` to the next: give `remembering` ones.
     """
-    paid = [_remembering(curve) for curve in curves]
-    everything = range(len(paid))
-    poured = _poured(total, paid, everything)
-    best = max(everything, key=lambda index: (paid[index](total), -index))
+    everything = range(len(curves))
+    poured = _poured(total, curves, everything)
+    best = max(everything, key=lambda index: (curves[index](total), -index))
     chosen = sorted(everything, key=lambda index: (index != best, -poured.get(index, 0)))[:most]
-    parts = _poured(total, paid, chosen)
-    if not parts or _together(parts, paid) < paid[best](total):
+    parts = _poured(total, curves, chosen)
+    if not parts or _together(parts, curves) < curves[best](total):
         parts = dict.fromkeys(chosen, 0) | {best: total}
-    if _together(parts, paid) < 0:
+    if _together(parts, curves) < 0:
         return {}
     while True:
         before = dict(parts)
         for power in reversed(range(total.bit_length())):
-            _move(parts, 1 << power, paid)
+            _move(parts, 1 << power, curves)
         if parts == before:
             return {index: part for index, part in parts.items() if part}
 
@@ -79,12 +79,14 @@ def _together(parts: Mapping[int, BaseUnits], paid: Sequence[Curve]) -> BaseUnit
     return sum(paid[index](part) for index, part in parts.items())
 
 
-def _remembering(curve: Curve) -> Curve:
+def remembering(curve: Curve) -> Curve:
+    """Return the curve, asked only once for each amount."""
     known: dict[BaseUnits, BaseUnits] = {0: 0}
 
     def paid(amount: BaseUnits) -> BaseUnits:
-        if amount not in known:
-            known[amount] = curve(amount)
-        return known[amount]
+        out = known.get(amount)
+        if out is None:
+            out = known[amount] = curve(amount)
+        return out
 
     return paid

@@ -107,6 +107,7 @@ EXTENSION_BYTES: Final = 1576
 BITMAP_EXTENSION: Final = bytes.fromhex("506f7c7137ed1205")
 _EXTENSION: Final = Struct("<8x32s768s768s")
 EXTENSION_BITS: Final = 768 * 8
+BITS_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ARRAY_INDEX_MIN: Final = -512 - EXTENSION_BITS
 
 SWAP2: Final = bytes.fromhex("414b3f4ceb5b5b88")
@@ -460,7 +461,7 @@ def _bitmap(address: Address, pair: bytes, accounts: Mapping[Address, Account]) 
     if of_pair != address:
         raise InvalidPool(f"the bitmap extension {format_address(where)} belongs to another pool")
     outer = int.from_bytes(positive, "little") << EXTENSION_BITS + INNER_BITS
-    turned = int(f"{int.from_bytes(negative, 'little'):0{EXTENSION_BITS}b}"[::-1], 2)
+    turned = int.from_bytes(negative.translate(BITS_REVERSED), "big")
     return turned | inner | outer
 
 
