@@ -27,6 +27,8 @@ TEXTS: Final = {
     "api_key",
     "pools",
     "webhook_secret",
+    "tip_account",
+    "lookup_tables",
     "sim_ledger",
     "rpc_urls",
     "send_urls",

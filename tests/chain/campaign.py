@@ -27,7 +27,7 @@ from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
 from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable, TransactionExpired, VenueUnavailable
-from fillwright.core.lifecycle import TERMINAL, Accepted, Event
+from fillwright.core.lifecycle import TERMINAL, Accepted, Event, TransactionSigned
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction, Terms
 from fillwright.core.ports import Finalized
 from fillwright.core.retry import RetryPolicy
@@ -99,7 +99,8 @@ class RecordsAfterSending(Executor):
 
     async def _sign(self, order: Order) -> Event:
         event = await super()._sign(order)
-        await self._send(order, event.transaction)  # type: ignore[attr-defined]  # it is a TransactionSigned
+        assert isinstance(event, TransactionSigned)
+        await self._send(order, event.transaction)
         return event
 
 

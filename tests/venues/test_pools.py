@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import PoolAccounts, Trader
@@ -57,8 +57,8 @@ def test_a_larger_amount_never_pays_less(model: Model, data: st.DataObject) -> N
 def test_there_and_back_never_gains(model: Model, data: st.DataObject) -> None:
     world, amount, a_to_b = data.draw(model.worlds()), data.draw(amounts), data.draw(st.booleans())
     there = quoted(decode(model, world), world, amount, a_to_b)
-    assume(there is not None)
-    assert there is not None
+    if there is None:
+        return
     left = model.after(world, there)
     back = quoted(decode(model, left), left, there.out_amount, not a_to_b)
     if back is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from fillwright.core.accounts import Instruction, PoolAccounts, Trader, format_address, parse_address
