@@ -151,6 +151,8 @@ ADDED: Final[Mapping[str, tuple[str, Change]]] = {
     "SyncNative with a byte more": (ONLY_TWO, _more(lambda b, c: call(TOKEN, b"\x11\0", _own(b)))),
     "SOL for a stranger": ("SOL would go to somebody else", _more(lambda b, c: transfer(b.wallet, key(c), 1))),
     "SOL for the pool": ("SOL would go to somebody else", _more(lambda b, c: transfer(b.wallet, b.swaps[0].pool, 1))),
+    "a transfer that its payer does not sign": ("not be from the wallet", _more(lambda b, c: call(
+        SYSTEM, b"\x02\0\0\0" + u64(1), key(c), _tip(b)))),
     "a transfer of two lengths": (ONLY_PLAIN, _more(lambda b, c: call(
         SYSTEM, b"\x02\0\0\0" + u64(1) + b"\0", b.wallet, _tip(b), signer=b.wallet))),
     "a transfer cut short": (ONLY_PLAIN, _more(lambda b, c: call(
