@@ -11,9 +11,8 @@ from solders.message import MessageV0
 from solders.pubkey import Pubkey
 
 from fillwright.chain.policy import SigningRules, check
-from fillwright.core.accounts import Address
+from fillwright.core.accounts import Address, Trader
 from fillwright.venues.market import Listed, decode
-from fillwright.venues.pool import Trader
 from fillwright.venues.recordings import Recording, read_recordings
 from tests.chain.transactions import ORDER, TOKEN, Coin, address, key, memo
 from tests.venues.test_recordings import FOLDER
