@@ -18,7 +18,7 @@ from fillwright.localnet.program import Call, Effect, ProgramFailed, State
 from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_tokens
 from fillwright.venues.pool import Pool, PoolType
 from fillwright.venues.pool_types import BY_NAME
-from fillwright.venues.programs import SOL_MINT
+from fillwright.venues.programs import SOL_MINT, SPL_TOKEN
 from fillwright.venues.recordings import Recording
 from tests.localnet.local import (
     COMPUTE_BUDGET,
@@ -216,11 +216,10 @@ def emulated(recording: Recording, least: int) -> tuple[int, Effect]:
     instruction = pool.swap(quote, least, who)
     if recording.policy.amm_v4_fee == "legacy" and recording.type == "amm_v4":
         instruction = with_an_order_book(instruction)
-    accounts = {
-        **world.accounts,
-        who.in_account: token_account(mint_in, 0),
-        who.out_account: token_account(mint_out, 0),
-    }
+    accounts = dict(world.accounts)
+    for account, mint in ((who.in_account, mint_in), (who.out_account, mint_out)):
+        known = world.accounts.get(mint)
+        accounts[account] = token_account(mint, 0, known.owner if known else SPL_TOKEN)
     state = State(world.time, accounts.get)
     effect = PROGRAMS[pool_type.program](Call(instruction.program, instruction.accounts, instruction.data, state))
     state.apply(effect)
