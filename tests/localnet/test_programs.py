@@ -16,6 +16,7 @@ from fillwright.localnet.emulation import PROGRAMS
 from fillwright.localnet.program import Call, State
 from fillwright.venues.pool import PoolQuote
 from fillwright.venues.pool_types import BY_NAME
+from fillwright.venues.programs import SPL_TOKEN
 from tests.venues.model import POLICY, address, amount_of, decode, token_account, u64s
 from tests.venues.models import MODELS
 
@@ -56,7 +57,8 @@ def swapped(world: PoolAccounts, quote: PoolQuote, name: str) -> tuple[int, Pool
     mint_in, mint_out = (pool.mint_a, pool.mint_b) if quote.a_to_b else (pool.mint_b, pool.mint_a)
     accounts = dict(world.accounts)
     for account, mint in ((WHO.in_account, mint_in), (WHO.out_account, mint_out)):
-        accounts[account] = token_account(mint, 0, world.accounts[mint].owner)
+        known = world.accounts.get(mint)
+        accounts[account] = token_account(mint, 0, known.owner if known else SPL_TOKEN)
     state = State(world.time, accounts.get)
     swap = pool.swap(quote, quote.out_amount, WHO)
     effect = PROGRAMS[swap.program](Call(swap.program, swap.accounts, swap.data, state))
