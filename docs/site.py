@@ -25,6 +25,7 @@ NAVIGATION: Final = {
         "Receive webhooks": "webhooks.md",
         "Use it from Python": "client.md",
         "Take BullMQ's jobs": "bullmq.md",
+        "Rehearse on a local chain": "localnet.md",
         "Add a venue": "add-a-venue.md",
     },
     "Reference": {"Settings": "settings.md", "Error codes": "errors.md", "Glossary": "glossary.md"},

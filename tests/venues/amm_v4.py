@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from struct import pack_into
+from struct import pack, pack_into
 
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
 from fillwright.venues.pool import PoolQuote, PoolType
 from fillwright.venues.programs import RAYDIUM_AMM_V4
-from fillwright.venues.raydium.amm_v4 import AMM_V4, AmmV4Pool
-from tests.venues.model import NOW, POLICY, SLOT, a_mint, address, moved, token_account, u64s
+from fillwright.venues.raydium.amm_v4 import AMM_V4, SWAP_ONLY, AmmV4Pool
+from tests.venues.model import NOW, POLICY, SLOT, a_mint, address, moved, patched, token_account, u64s
 
 TYPE: PoolType = AMM_V4
 MINTS = (address("mint a"), address("mint b"))
@@ -62,4 +62,5 @@ def after(world: PoolAccounts, quote: PoolQuote) -> PoolAccounts:
     pool = AMM_V4.decode(world.address, world.accounts, POLICY)
     assert isinstance(pool, AmmV4Pool)
     vault_in, vault_out = (pool.vault_a, pool.vault_b) if quote.a_to_b else (pool.vault_b, pool.vault_a)
-    return moved(moved(world, vault_in, quote.in_amount), vault_out, -quote.out_amount)
+    opened = patched(world, world.address, {0: pack("<Q", SWAP_ONLY)})
+    return moved(moved(opened, vault_in, quote.in_amount), vault_out, -quote.out_amount)

@@ -22,8 +22,16 @@ from solders.transaction import VersionedTransaction
 
 from fillwright.core.accounts import AccountMeta, Address
 from fillwright.localnet.program import Call, Minting, Movement, Program, ProgramFailed, State
-from fillwright.localnet.programs import amm_v4, cpmm, damm_v2
-from fillwright.venues.programs import METEORA_DAMM_V2, RAYDIUM_AMM_V4, RAYDIUM_CPMM, SPL_TOKEN
+from fillwright.localnet.programs import amm_v4, clmm, cpmm, damm_v1, damm_v2, dlmm
+from fillwright.venues.programs import (
+    METEORA_DAMM_V1,
+    METEORA_DAMM_V2,
+    METEORA_DLMM,
+    RAYDIUM_AMM_V4,
+    RAYDIUM_CLMM,
+    RAYDIUM_CPMM,
+    SPL_TOKEN,
+)
 
 Json: TypeAlias = Any
 Resolve: TypeAlias = Callable[[Pubkey], "bytes | None"]
@@ -31,7 +39,10 @@ Resolve: TypeAlias = Callable[[Pubkey], "bytes | None"]
 PROGRAMS: Final[Mapping[Address, Program]] = {
     RAYDIUM_CPMM: cpmm.swap,
     RAYDIUM_AMM_V4: amm_v4.swap,
+    RAYDIUM_CLMM: clmm.swap,
     METEORA_DAMM_V2: damm_v2.swap,
+    METEORA_DLMM: dlmm.swap,
+    METEORA_DAMM_V1: damm_v1.swap,
 }
 
 COMPUTE_BUDGET: Final = Pubkey.from_string("ComputeBudget111111111111111111111111111111")
