@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Final, Literal, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -137,12 +138,12 @@ class Endpoint:
         """Return what to sort by: the least is asked first.
 
         After a rest one call is sent ahead. Then those who keep up with the chain, those who are known to have
-        finalized `final_slot`, and the fastest go first.
+        finalized `final_slot`, those of whom nothing is known, and the fastest go first.
         """
         is_on_trial = self.failures > 0 and self.in_flight > 0
         is_known = now_s - self._learnt_s < LEARNT_S
         is_lagging = is_known and self.lag_slots > lag_slots_max
-        return is_on_trial, is_lagging, self.finalized_slot < final_slot, self.latency_s if is_known else 0.0
+        return is_on_trial, is_lagging, self.finalized_slot < final_slot, self.latency_s if is_known else -1.0
 
     async def exchange(
         self, method: str, params: Sequence[object], read: Callable[[msgspec.Raw], T], timeout_s: float
@@ -256,10 +257,11 @@ class Endpoint:
             if data.err is None:
                 raise ValueError("no error in it")
             fault = read_fault(data.err)
+            fault = replace(fault, name=self._shown(fault.name), detail=self._shown(fault.detail))
         except (msgspec.DecodeError, ValueError):
             return Unanswered("error", f"error {error.code} without the transaction's error: {words}", rests=False)
         logs = tuple(self._shown(line) for line in data.logs or ())
-        return PreflightFailed(f"{self.label} expects the transaction to fail: {self._shown(str(fault))}", fault, logs)
+        return PreflightFailed(f"{self.label} expects the transaction to fail: {fault}", fault, logs)
 
     def _shown(self, words: str) -> str:
         """Return what the node said, shortened, and without what only our URL should hold."""
@@ -271,7 +273,7 @@ class Endpoint:
         now_s = began_s + took_s
         self.latency_s = took_s if now_s - self._learnt_s > LEARNT_S else self._average(took_s)
         self._learnt_s = now_s
-        if self.failures and began_s >= self._rest_began_s:
+        if self.failures and began_s > self._rest_began_s:
             self.failures = 0
             self._log.info("rpc.endpoint_answers", endpoint=self.label)
 
@@ -280,7 +282,7 @@ class Endpoint:
 
     def _failed(self, fault: Unanswered, began_s: float, now_s: float) -> None:
         self._rest_until_s = max(self._rest_until_s, now_s + fault.rest_s)
-        if not fault.rests or began_s < self._rest_began_s:  # sent before it was known that the node fails: no news
+        if not fault.rests or began_s <= self._rest_began_s:  # sent before it was known that the node fails: no news
             return
         self.failures += 1
         if self.failures == 1:

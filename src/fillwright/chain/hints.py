@@ -48,11 +48,21 @@ _messages: Final = msgspec.json.Decoder(_Message)
 
 
 class Hints:
-    """Listens at `url` while `run` runs; empty: not at all. `poll_ms` is the pace for those who nobody can tell."""
+    """Listens at `url` while `run` runs; empty: not at all.
 
-    def __init__(self, url: str, poll_ms: Millis, chance: Callable[[], float] = random.random) -> None:
+    `poll_ms` is the pace of those whom no news can reach. Up to `watched_max` signatures are listened for.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        poll_ms: Millis,
+        watched_max: int = WATCHED_MAX,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
         self._url = url
         self._poll_ms = poll_ms
+        self._watched_max = watched_max
         self._chance = chance
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._ids = itertools.count(1)
@@ -84,7 +94,7 @@ class Hints:
         Where no news can come (there is no connection, or the news has come already) the span is `poll_ms` at most.
         """
         socket = self._socket
-        has_room = len(self._watched) < WATCHED_MAX or self._idle() is not None
+        has_room = len(self._watched) < self._watched_max or self._idle() is not None
         if socket is None or signature in self._told or not (has_room or signature in self._watched):
             await asyncio.sleep(min(span_ms, self._poll_ms) / 1000)
             return
@@ -159,7 +169,7 @@ class Hints:
 
     async def _watch(self, socket: aiohttp.ClientWebSocketResponse, signature: Signature) -> None:
         """Subscribe to a signature, in place of an idle one if there are too many."""
-        idle = self._idle() if len(self._watched) >= WATCHED_MAX else None
+        idle = self._idle() if len(self._watched) >= self._watched_max else None
         self._watched[signature] = None
         if idle is not None:
             subscription = self._watched.pop(idle)

@@ -47,6 +47,7 @@ Commitment: TypeAlias = Literal["processed", "confirmed", "finalized"]
 ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
 STATUSES_MAX: Final = 256  # of one getSignatureStatuses
 SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
+TICK_S: Final = 0.001  # a wait that is shorter would not move every clock
 CONNECTIONS_MAX: Final = 64  # to each node
 TOKEN_ACCOUNT_BYTES: Final = 165
 TOKEN_2022: Final = parse_address("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
@@ -661,7 +662,7 @@ class Rpc:
                 wait_s = min(endpoint.wait_s(now_s) for endpoint in left)
                 if now_s + wait_s >= until_s:
                     break
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(max(wait_s, TICK_S))
                 continue
             lag_slots_max = self._settings.lag_slots_max
             endpoint = min(ready, key=lambda each: each.rank(now_s, lag_slots_max, final_slot))
@@ -741,7 +742,7 @@ class Rpc:
             wait_s = min(endpoint.wait_s(now_s) for endpoint in self._senders)
             if now_s + wait_s >= until_s:
                 raise ChainUnavailable(f"the transaction was not sent: all nodes are left alone for {wait_s:.1f} s")
-            await asyncio.sleep(wait_s)
+            await asyncio.sleep(max(wait_s, TICK_S))
 
     def _sent(self, task: asyncio.Task[Signature]) -> None:
         self._sending.discard(task)
