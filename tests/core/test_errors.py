@@ -33,7 +33,7 @@ PUBLISHED = {
     "store_unavailable", "too_many_requests", "transaction_expired", "transaction_reverted", "unauthorized",
     "unknown_order_kind", "unknown_token", "unroutable", "unsupported_media_type", "venue_unavailable",
     "version_conflict", "wrong_chain", "invalid_recording", "invalid_snapshot", "transaction_too_large",
-    "simulation_failed", "insufficient_funds", "not_final",
+    "simulation_failed", "insufficient_funds", "not_final", "wrong_network", "uncapped",
     "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
