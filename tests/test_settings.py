@@ -23,6 +23,7 @@ TEXTS: Final = {
     "trusted_proxies",
     "origins",
     "api_key",
+    "pools",
     "webhook_secret",
     "sim_ledger",
 }

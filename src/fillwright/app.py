@@ -162,6 +162,12 @@ async def open_worker(
         )
         worker = Worker(parts.store, executor, parts.bus, clock, parts.gate, worker_settings)
         parts.metrics.watch("worker_orders", "Orders that this worker holds.", lambda: worker.in_hand)
+        parts.metrics.watch(
+            "leases_run_out",
+            "Leases that ran out before their orders rested.",
+            lambda: worker.leases_run_out,
+            counts=True,
+        )
         yield worker, chain
     finally:
         ledger.close()
@@ -262,10 +268,13 @@ def _listen_for_metrics(settings: Settings) -> socket.socket:
 
 
 def open_streams(parts: Parts) -> Streams:
-    settings = parts.settings
-    return Streams(
+    settings, watch = parts.settings, parts.metrics.watch
+    streams = Streams(
         parts.store, parts.bus, parts.clock, backlog_max=settings.stream_backlog_max, poll_ms=settings.poll_ms
     )
+    watch("stream_backlog", "Messages that wait until streams take them.", lambda: sum(streams.backlogs()))
+    watch("stream_backlog_largest", "The most that one stream has waiting.", lambda: max(streams.backlogs(), default=0))
+    return streams
 
 
 def open_api(parts: Parts) -> Api:
@@ -294,7 +303,9 @@ def open_api(parts: Parts) -> Api:
         http_settings,
     )
     parts.metrics.watch("streams", "Streams that are open.", lambda: streams.connections)
-    parts.metrics.watch("stream_backlog", "Messages that streams have not been sent yet.", lambda: streams.backlog)
+    parts.metrics.watch(
+        "streams_overrun", "Streams closed because their backlog was full.", lambda: stream_api.overruns, counts=True
+    )
     return Api(streams, application(http))
 
 
@@ -552,7 +563,7 @@ async def bridge(settings: Settings, taking: Callable[[], None] = lambda: None) 
     from fillwright.api.bullmq import Bridge, BridgeSettings
     from fillwright.api.job_queue import JobQueue
 
-    async with open_parts(settings) as parts:
+    async with open_parts(settings) as parts, telling(parts.metrics, settings):
         jobs = JobQueue(
             settings.redis_url, settings.bullmq_queue, settings.bullmq_prefix, settings.bullmq_lock_ms, parts.clock
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from jsonschema_rs import Draft202012Validator
+from jsonschema_rs import Draft7Validator
 
 from fillwright.api.asyncapi import document
 from fillwright.core.control import Scope, new_key
@@ -16,11 +16,13 @@ from tests.world import SWAP, Json, World, a_world, read_all
 KEYS: Final = frozenset({Scope.READ, Scope.TRADE})
 
 
-def validators(channel: str) -> dict[str, Draft202012Validator]:
-    """Return what checks each message of a channel."""
+def validators(channel: str) -> dict[str, Draft7Validator]:
+    """Return what checks each message of a channel, by the rules of draft 7, which are those of AsyncAPI."""
     components = document()["components"]
     return {
-        name: Draft202012Validator({"components": components, "$ref": f"{reference['$ref']}/payload"})
+        name: Draft7Validator(
+            {"components": components, "allOf": [{"$ref": f"{reference['$ref']}/payload"}]}, validate_formats=True
+        )
         for name, reference in document()["channels"][channel]["messages"].items()
     }
 

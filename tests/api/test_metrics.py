@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Final, cast
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from fillwright.core.control import Mode, ModeSet
+from fillwright.settings import Settings
 from tests.api.test_access import keys
+from tests.api.test_streams import UPGRADE, RawClient
 from tests.world import World, a_world
 
 LIFE: Final = ("Accepted", "RoutingStarted", "RouteSelected", "TransactionSigned", "Confirmed")
@@ -21,6 +26,10 @@ def parsed(text: str) -> Samples:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
+
+
+def overrun() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
 
 
 async def scrape(world: World) -> Samples:
@@ -87,6 +96,44 @@ async def test_open_streams_are_counted() -> None:
     async with a_world(working=False) as world, world.http.ws_connect("/api/stream") as websocket:
         assert (await websocket.receive_json())["event"] == "connection:established"
         assert (await scrape(world))["fillwright_streams",] == 1
+
+
+async def test_what_waits_for_streams_is_told_of_all_together_and_of_the_one_that_has_most() -> None:
+    async with a_world(working=False) as world, contextlib.AsyncExitStack() as opened:
+        for messages in (3, 5):
+            following = cast("AsyncGenerator[object]", world.engine.streams.follow_all(overrun(), ""))
+            await anext(await opened.enter_async_context(contextlib.aclosing(following)))
+            for _ in range(messages):
+                await world.submit()
+        found = await scrape(world)
+        assert (found["fillwright_stream_backlog",], found["fillwright_stream_backlog_largest",]) == (8 + 5, 8)
+
+
+async def test_a_client_that_is_closed_because_it_does_not_read_is_counted_once() -> None:
+    async with a_world(sim_speed=0.0, stream_backlog_max=50, queue_concurrency=100) as world:
+        slow = await RawClient.connect(world, receive_buffer=4_096)
+        await slow.request("GET", "/api/stream", b"", *UPGRADE)
+        assert (await scrape(world))["fillwright_streams_overrun_total",] == 0
+        while world.engine.streams.connections:
+            await asyncio.gather(*(world.submit() for _ in range(20)))
+        assert (await scrape(world))["fillwright_streams_overrun_total",] == 1
+        slow.writer.close()
+
+
+async def test_a_lease_that_ran_out_is_counted_by_the_worker_that_takes_the_order_and_one_given_back_is_not() -> None:
+    async with a_world(working=False) as world:
+        ids = [await world.submit() for _ in range(3)]
+        store, lease_ms = world.engine.store, Settings().lease_ms
+        claims = (await store.claim("died", 3)).taken
+        await store.release([(claims[0].order.id, claims[0].lease)])
+        await world.clock.sleep(lease_ms + 1)
+        working = asyncio.create_task(world.engine.worker.run())
+        for order_id in ids:
+            assert (await world.statuses(order_id))[-1] == "confirmed"
+        found = await scrape(world)
+        assert (found["fillwright_leases_run_out_total",], found["fillwright_worker_orders",]) == (2, 0)
+        world.engine.worker.stop()
+        await working
 
 
 async def test_with_keys_metrics_ask_for_one() -> None:

@@ -159,6 +159,45 @@ async def test_what_is_never_taken_is_given_up_and_can_be_had_once_more() -> Non
         assert receiver.taken[order_id] == [1, 2, 3, 4, 5]
 
 
+async def test_what_was_given_up_is_shown_and_tried_again_over_http() -> None:
+    async with hooked(webhook_attempts_max=2) as (world, receiver, webhook):
+        path = f"/api/webhooks/{webhook['webhookId']}"
+        receiver.status = lambda message: 200 if message["seq"] < 3 else 500
+        ids = sorted([await world.submit(), await world.submit()])
+        for order_id in ids:
+            await world.finished(order_id, {})
+        await world.clock.sleep(20_000)
+        _, body = await world.get(f"{path}/deliveries")
+        assert sorted(each["orderId"] for each in body["deliveries"]) == ids
+        for each in body["deliveries"]:
+            assert (each["seq"], each["tries"], each["error"]) == (3, 2, "the answer was 500")
+            assert (each["nextTryAt"], bool(each["givenUpAt"])) == (None, True)
+        receiver.status = lambda _: 200
+        assert (await world.post(f"{path}/replay?orderId={ids[0]}"))[1]["replayed"] == 1
+        await until(lambda: len(receiver.taken[ids[0]]) == 5)
+        assert len(receiver.taken[ids[1]]) == 2
+        assert (await world.post(f"{path}/replay"))[1]["replayed"] == 1
+        await until(lambda: len(receiver.taken[ids[1]]) == 5)
+        assert (await world.get(f"{path}/deliveries"))[1]["deliveries"] == []
+
+
+async def test_the_deliveries_of_another_account_are_answered_as_those_of_a_webhook_that_there_is_not() -> None:
+    chosen: dict[str, Any] = {"webhook_secret": SECRET, "webhook_private": "on"}
+    async with a_receiver() as receiver, a_world(**chosen) as world:
+        operator, created = await an_operator(world), new_key("", "them", frozenset(Scope), bytes([3]) * 40)[0]
+        await world.gate.change("test", created)
+        reader, text = new_key("", "me", frozenset({Scope.READ}), bytes([4]) * 40)
+        await world.gate.change("test", reader)
+        theirs = await add(world, receiver.url, operator, keyId=created.key_id)
+        answers = []
+        for webhook_id in (theirs["webhookId"], "wh_none"):
+            path, headers = f"/api/webhooks/{webhook_id}/deliveries", {"Authorization": f"Bearer {text}"}
+            async with world.http.get(path, headers=headers) as response:
+                answers.append((response.status, (await response.text()).replace(webhook_id, "ID")))
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+
+
 async def test_what_was_given_up_a_month_ago_is_forgotten_while_the_engine_runs() -> None:
     async with hooked() as (world, receiver, webhook):
         receiver.status = lambda _: 410

@@ -367,7 +367,13 @@ def test_an_order_can_be_submitted_and_opened_by_the_keyboard_alone(tmp_path: Pa
         async with an_engine(tmp_path, **FAST) as engine, a_page(engine, "/dashboard#/orders") as page:
             focused = page.locator(":focus")
             await expect(page.get_by_text("There are no orders yet")).to_be_visible()
-            for name in ("Audit", "Risk", "New order"):  # backwards from the heading, where a page begins
+            for name in (
+                "Audit",
+                "Keys",
+                "Webhooks",
+                "Risk",
+                "New order",
+            ):  # backwards from the heading, where a page begins
                 await page.keyboard.press("Shift+Tab")
                 await expect(focused).to_have_text(name)
             await page.keyboard.press("Enter")

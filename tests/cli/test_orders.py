@@ -53,6 +53,14 @@ def test_an_amount_goes_through_exactly_as_it_is_typed(terminal: Terminal, confi
     assert terminal.run(f"quote SOL USDC {AMOUNT} --json").json["amount"] == AMOUNT
 
 
+def test_what_to_type_next_leads_to_the_engine_that_has_the_order(terminal: Terminal) -> None:
+    url = f"http://127.0.0.1:{terminal.settings['PORT']}"
+    here, elsewhere = terminal.run_all("order submit SOL USDC 2", f"order submit SOL USDC 2 --url {url}")
+    assert re.search(r"fillwright order watch ord_\w{26}$", here.out)
+    assert (next_ := re.search(rf"fillwright (order watch ord_\w{{26}} --url {url})$", elsewhere.out))
+    assert terminal.run(f"{next_[1]}").code == 0
+
+
 def test_a_client_order_id_makes_an_order_once(terminal: Terminal, order_id: str) -> None:
     again, other = terminal.run_all(
         f"order submit SOL USDC {AMOUNT} --slippage 0.005 --client-order-id mine",

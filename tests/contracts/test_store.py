@@ -272,6 +272,23 @@ async def test_an_order_comes_back_once_its_lease_has_run_out_and_goes_on_where_
         assert claim.order.status is OrderStatus.SUBMITTED
 
 
+async def test_a_claim_tells_who_let_the_lease_before_it_run_out_and_nobody_where_it_was_given_back(
+    bench: Bench,
+) -> None:
+    async with bench.store() as store:
+        await accept(store)
+        assert (await claim_one(store, "killed")).left_by == ""
+        await bench.clock.sleep(LEASE_MS)
+        claim = await claim_one(store, "stopped")
+        assert claim.left_by == "killed"
+        await store.release([(claim.order.id, claim.lease)])
+        claim = await claim_one(store)
+        assert claim.left_by == ""
+        await drive(store, claim, AttemptFailed(1, FAILURE, bench.clock.now_ms() + 10))
+        await bench.clock.sleep(LEASE_MS)
+        assert (await claim_one(store, "other")).left_by == ""
+
+
 async def test_a_worker_whose_lease_was_followed_by_another_cannot_append(bench: Bench) -> None:
     async with bench.store() as store:
         await accept(store)

@@ -24,6 +24,7 @@ PUBLISHED = {
     "amount_too_large", "audit_broken", "chain_unavailable", "daily_limit_reached", "invalid_webhook",
     "price_deviation_too_high", "price_impact_too_high", "price_unknown", "slippage_too_high", "token_not_allowed",
     "too_many_open_orders", "too_many_webhooks", "webhook_not_found", "webhooks_off",
+    "invalid_name", "invalid_scope", "key_not_found",
     "exposed", "forbidden", "halted", "idempotency_mismatch", "internal_error",
     "invalid_amount", "invalid_expiry", "invalid_order", "invalid_request", "invalid_slippage", "lease_lost",
     "missing_extra",
@@ -31,7 +32,8 @@ PUBLISHED = {
     "pair_not_listed", "payload_too_large", "queue_full", "same_token", "signing_halted", "slippage_exceeded",
     "store_unavailable", "too_many_requests", "transaction_expired", "transaction_reverted", "unauthorized",
     "unknown_order_kind", "unknown_token", "unroutable", "unsupported_media_type", "venue_unavailable",
-    "version_conflict", "wrong_chain", "invalid_recording", "invalid_snapshot",
+    "version_conflict", "wrong_chain", "invalid_recording", "invalid_snapshot", "transaction_too_large",
+    "simulation_failed",
     "unknown_layout", "invalid_pool", "not_tradable", "not_yet_open", "order_book_pool", "unsupported_mode",
     "stable_curve_unsupported", "unsupported_token", "missing_account", "missing_tick_array", "missing_bin_array",
     "insufficient_liquidity", "amount_too_small", "amount_overflow", "stale_quote",
@@ -42,6 +44,7 @@ WORTH_ANOTHER_ATTEMPT = {
     "venue_unavailable", "no_route", "chain_unavailable", "slippage_exceeded", "transaction_reverted",
     "transaction_expired", "internal_error",
     "missing_account", "missing_tick_array", "missing_bin_array", "insufficient_liquidity", "stale_quote",
+    "simulation_failed",
 }  # fmt: skip
 ABSTRACT = {FillwrightError, Denied, ExecutionError, errors.OverLimit, errors.QuoteRefused, errors.StoreError}
 

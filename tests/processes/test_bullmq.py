@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+import aiohttp
 import pytest
 from redis.asyncio import Redis
 
@@ -24,8 +25,9 @@ from fillwright.core.ports import Intake, OrderRequest, QuotePreview
 from fillwright.core.units import OrderId
 from fillwright.settings import Settings
 from tests import servers
+from tests.api.test_metrics import parsed
 from tests.node.producer import Json, Producer, a_producer, installed
-from tests.process import EngineProcess, an_engine, environment, in_real_time, reconciled
+from tests.process import EngineProcess, an_engine, environment, free_port, in_real_time, reconciled
 from tests.world import SWAP
 
 ROOT: Final = Path(__file__).parents[2]
@@ -300,6 +302,19 @@ def test_jobs_wait_for_room_in_a_full_queue(tmp_path: Path, redis_url: str) -> N
             assert await orders_in(engine) == 10
 
     in_real_time(wait())
+
+
+def test_a_bridge_tells_its_metrics(tmp_path: Path, redis_url: str) -> None:
+    async def told() -> None:
+        port = free_port()
+        async with (
+            a_bridge(tmp_path, redis_url, fillwright_metrics_port=port),
+            aiohttp.request("GET", f"http://127.0.0.1:{port}/metrics") as response,
+        ):
+            found = parsed(await response.text())
+        assert (found["fillwright_store_up",], found["fillwright_stream_backlog",]) == (1, 0)
+
+    in_real_time(told())
 
 
 def test_no_more_jobs_are_in_hand_than_set_and_a_bridge_is_seen_at_work(tmp_path: Path, redis_url: str) -> None:

@@ -82,8 +82,11 @@ async def command(folder: Path, everything: Everything, line: str, **settings: A
     return out
 
 
-async def ask_everything(url: str, everything: Everything, key: str) -> None:
-    """Ask every endpoint in every way that carries a secret: right, wrong, and where none belongs."""
+async def ask_everything(url: str, everything: Everything, key: str) -> str:
+    """Ask every endpoint in every way that carries a secret: right, wrong, and where none belongs.
+
+    Return a key that was made on the way.
+    """
     mine = {"Authorization": f"Bearer {key}"}
     stranger = {"Authorization": f"Bearer fw_{FROM_OUTSIDE}_{FROM_OUTSIDE}"}
     ways: list[tuple[dict[str, str], str]] = [
@@ -108,12 +111,22 @@ async def ask_everything(url: str, everything: Everything, key: str) -> None:
                 await http.ws_connect(f"/api/stream?ticket={ticket}")
         for path, method in operations():
             for headers, query in ways:
-                target = path.replace("{orderId}", order_id).replace("{webhookId}", "wh_none") + query
+                named = {"orderId": order_id, "webhookId": "wh_none", "keyId": f"fw_x_{FROM_OUTSIDE}"}
+                target = path.format(**named) + query
                 body = {"url": f"https://user:{FROM_OUTSIDE}@example.com/"} if "webhooks" in path else SWAP
                 async with http.request(method, target, headers=headers, json=body) as response:
                     everything.hear(f"{method} {path}", repr(response.raw_headers).encode() + await response.read())
+        async with http.post("/api/keys", json={"name": "made", "scopes": ["read"]}, headers=mine) as response:
+            made = (await response.json())["key"]
+        for path in ("/api/keys", "/api/audit"):
+            async with http.get(path, headers=mine) as response:
+                everything.hear(path, await response.read())
+        async with http.get("/api/orders", headers={"Authorization": f"Bearer {made}"}) as response:
+            assert response.status == 200
+            everything.hear("what the key that was made is told", await response.read())
         everything.hear("the ticket's text", "")
         assert everything.where(ticket) == []
+        return str(made)
 
 
 async def tables(url: str, everything: Everything) -> None:
@@ -157,7 +170,7 @@ def test_a_secret_is_found_in_no_log_event_error_answer_or_table(tmp_path: Path)
                 engine(tmp_path, everything, "serve --api-only", **settings) as url,
                 engine(tmp_path, everything, "worker", **settings),
             ):
-                await ask_everything(url, everything, key)
+                made_by_key = await ask_everything(url, everything, key)
                 for line in (
                     "keys list",
                     "audit list --json",
@@ -185,6 +198,8 @@ def test_a_secret_is_found_in_no_log_event_error_answer_or_table(tmp_path: Path)
         assert len(everything.said) > 100
         assert everything.where(made["keyId"]), "what is heard is what there is to hear"
         assert everything.where(key.split("_")[2]) == []
+        assert everything.where(made_by_key.split("_")[1])
+        assert everything.where(made_by_key.split("_")[2]) == []
         assert everything.where(json.loads(hook)["secret"]) == []
         return everything
 

@@ -138,6 +138,11 @@ def test_tokens_are_known_by_their_mints_with_the_decimals_that_these_have() -> 
     assert all(token.symbol == token.mint for token in tokens.values())
 
 
+async def test_the_chain_tells_of_the_same_tokens_as_files_do(clock: virtual.VirtualClock) -> None:
+    tokens = await live(FakeReader(a_snapshot(THREE)), clock).tokens()
+    assert {token.mint: token for token in tokens} == {token.mint: token for token in tokens_of([a_snapshot(THREE)])}
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [

@@ -22,7 +22,7 @@ _TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _ATTEMPT: Final[Json] = {"type": "integer", "minimum": 1}
 _TEXT_OR_NULL: Final[Json] = {"type": ["string", "null"]}
 _SCHEMAS: Final = "#/components/schemas/"
-_SHARED: Final = ("OrderBody", "Problem", "Accepted", "Links", "Quote", "Failure")
+_SHARED: Final = ("OrderBody", "Problem", "Accepted", "Links", "Quote", "Leg", "Failure")
 OVER: Final = ", ".join(sorted(TERMINAL))
 
 

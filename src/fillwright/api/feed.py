@@ -210,10 +210,9 @@ class Streams:
                         task.cancel()
                 self._turns = self._watching = self._filling = None
 
-    @property
-    def backlog(self) -> int:
-        """Return how many messages followers have not been sent yet."""
-        return sum(len(feed) for feed in self._feeds())
+    def backlogs(self) -> Iterator[int]:
+        """Yield how many messages wait for each follower, behind those that it is being sent."""
+        return (len(feed) for feed in self._feeds())
 
     def _feeds(self) -> Iterator[Feed]:
         yield from self._everything

@@ -40,6 +40,7 @@ from fillwright.core.errors import (
     StoreError,
     TooManyRequests,
     UnsupportedMediaType,
+    WebhookNotFound,
 )
 from fillwright.core.lifecycle import Update, replay
 from fillwright.core.limits import EVERYBODY, NONE, day_of, whose
@@ -130,9 +131,14 @@ class HttpApi:
             Route("/api/mode", self._for(ADMIN, self.set_mode), methods=["PUT"]),
             Route("/api/limits", self._for(None, self.limits), methods=["GET"]),
             Route("/api/limits", self._for(ADMIN, self.set_limits), methods=["PUT"]),
+            Route("/api/keys", self._for(ADMIN, self.keys), methods=["GET"]),
+            Route("/api/keys", self._for(ADMIN, self.make_key), methods=["POST"]),
+            Route("/api/keys/{key_id}", self._for(ADMIN, self.revoke_key), methods=["DELETE"]),
             Route("/api/webhooks", self._for(None, self.webhooks), methods=["GET"]),
             Route("/api/webhooks", self._for(ADMIN, self.add_webhook), methods=["POST"]),
             Route("/api/webhooks/{webhook_id}", self._for(ADMIN, self.remove_webhook), methods=["DELETE"]),
+            Route("/api/webhooks/{webhook_id}/deliveries", self._for(None, self.deliveries)),
+            Route("/api/webhooks/{webhook_id}/replay", self._for(ADMIN, self.replay_deliveries), methods=["POST"]),
             Route("/api/audit", self._for(ADMIN, self.audit)),
             WebSocketRoute("/api/stream", self._for(READ, self.all_stream)),
             Route("/api/stream", self.stream_page),
@@ -322,11 +328,28 @@ class HttpApi:
         await self._gate.change(caller_of(request).name, lambda known: control.limits_set(known, of, limits))
         return await self.limits(request)
 
+    async def keys(self, _: Request) -> Response:
+        known = await self._gate.control()
+        shown = [wire.key_view(each, each.created_at_ms, each.revoked_at_ms) for each in known.keys.values()]
+        return reply({"keys": shown})
+
+    async def make_key(self, request: Request) -> Response:
+        asked = wire.key_body(
+            await self._json_body(request.headers.get("content-type", "").encode("latin-1"), request.receive)
+        )
+        scopes = control.asked_scopes(asked.account, asked.name, asked.scopes)
+        created, text = control.new_key(asked.account, asked.name, scopes, os.urandom(control.KEY_BYTES))
+        caller = caller_of(request)
+        entry = await self._gate.change(caller.name, lambda known: control.key_made_by(known, caller.key_id, created))
+        return reply({**wire.key_view(created, entry.at_ms), "key": text}, 201)
+
+    async def revoke_key(self, request: Request) -> Response:
+        key_id = request.path_params["key_id"]
+        await self._gate.change(caller_of(request).name, lambda known: control.key_revoked(known, key_id))
+        return reply({"keyId": key_id})
+
     async def webhooks(self, request: Request) -> Response:
-        """Show a caller the webhooks of its account; an operator, all."""
-        caller, known = caller_of(request), await self._gate.control()
-        caller.check(READ, ADMIN)
-        hooks = known.webhooks_of(None if ADMIN in caller.scopes else caller.account)
+        hooks = await self._webhooks_seen(request)
         return reply({"webhooks": [wire.webhook_view(each, each.added_at_ms) for each in hooks]})
 
     async def add_webhook(self, request: Request) -> Response:
@@ -348,6 +371,17 @@ class HttpApi:
         webhook_id = request.path_params["webhook_id"]
         await self._gate.change(caller_of(request).name, lambda known: control.webhook_removed(known, webhook_id))
         return reply({"webhookId": webhook_id})
+
+    async def deliveries(self, request: Request) -> Response:
+        """Show what an address did not take."""
+        webhook_id = await self._webhook_id(request)
+        failed = await self._store.failed_deliveries([webhook_id], PAGE_MAX)
+        return reply({"webhookId": webhook_id, "deliveries": [wire.delivery_view(each) for each in failed]})
+
+    async def replay_deliveries(self, request: Request) -> Response:
+        webhook_id, order_id = await self._webhook_id(request), request.query_params.get("orderId")
+        revived = await self._store.revive_deliveries([webhook_id], None if order_id is None else _order_id(order_id))
+        return reply({"webhookId": webhook_id, "replayed": revived})
 
     async def audit(self, request: Request) -> Response:
         after = _whole_number(request.query_params.get("after"), "after", 0)
@@ -409,6 +443,19 @@ class HttpApi:
             },
             headers={"vary": "accept"},
         )
+
+    async def _webhooks_seen(self, request: Request) -> list[control.Webhook]:
+        """Return the webhooks of the caller's account; all, for an operator."""
+        caller, known = caller_of(request), await self._gate.control()
+        caller.check(READ, ADMIN)
+        return known.webhooks_of(None if ADMIN in caller.scopes else caller.account)
+
+    async def _webhook_id(self, request: Request) -> str:
+        """Return the id in the path. That it is another account's is not told."""
+        webhook_id: str = request.path_params["webhook_id"]
+        if webhook_id not in {each.webhook_id for each in await self._webhooks_seen(request)}:
+            raise WebhookNotFound(f"there is no webhook {webhook_id[:64]!r}")
+        return webhook_id
 
     async def _follow(self, websocket: WebSocket, order_id: str) -> None:
         after = _whole_number(websocket.query_params.get("after"), "after", 0)

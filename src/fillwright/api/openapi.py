@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fillwright import __version__
 from fillwright.api import wire
-from fillwright.core.control import TEXT_MAX, Mode
+from fillwright.core.control import TEXT_MAX, Mode, Scope
 from fillwright.core.errors import Denied, ExecutionError, FillwrightError
 from fillwright.core.order import KINDS, OrderStatus
 from fillwright.core.webhooks import URL_MAX
@@ -31,6 +31,7 @@ _ORDER_ID: Final = {
     "schema": _ID,
 }
 _WEBHOOK_ID: Final = {"name": "webhookId", "in": "path", "required": True, "schema": {"type": "string"}}
+_KEY_ID: Final = {"name": "keyId", "in": "path", "required": True, "schema": {"type": "string"}}
 _AFTER: Final = _query("after", "only events with a higher seq", type="integer", minimum=0)
 _KEY: Final = {
     "name": "Idempotency-Key",
@@ -60,6 +61,8 @@ _AMOUNTS: Final[Json] = {"type": "object", "additionalProperties": _AMOUNT}  # b
 _ANY: Final[Json] = {"type": "object"}
 _STATUS: Final[Json] = {"enum": list(OrderStatus)}
 _MODE: Final[Json] = {"enum": list(Mode)}
+_SCOPE: Final[Json] = {"enum": list(Scope)}
+_NAME: Final[Json] = {"type": "string", "minLength": 1}
 
 
 def _object(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None) -> Json:
@@ -148,12 +151,24 @@ _SHAPES: Final = {
         "priceDeviation": _AMOUNT, "openOrders": _WHOLE,
     }),
     "LimitsBody": _object({"of": _TEXT, "limits": _of("LimitSet")}),
+    "Keys": _object({"keys": _list(_of("Key"))}),
+    "Key": _object({
+        "keyId": _TEXT, "name": _TEXT, "account": _TEXT, "scopes": _list(_SCOPE), "createdAt": _TIME,
+        "revokedAt": _or_null(_TIME),
+    }, {"key": _TEXT}),
+    "KeyGone": _object({"keyId": _TEXT}),
+    "KeyBody": _object({"name": _NAME, "scopes": {**_list(_SCOPE), "minItems": 1}}, {"account": _TEXT}),
     "Webhooks": _object({"webhooks": _list(_of("Webhook"))}),
     "Webhook": _object(
         {"webhookId": _TEXT, "keyId": _or_null(_TEXT), "account": _TEXT, "url": _TEXT, "addedAt": _TIME},
         {"secret": _TEXT},
     ),
     "WebhookGone": _object({"webhookId": _TEXT}),
+    "Deliveries": _object({"webhookId": _TEXT, "deliveries": _list(_object({
+        "orderId": _ID, "seq": _WHOLE, "tries": _WHOLE, "error": _TEXT, "nextTryAt": _or_null(_TIME),
+        "givenUpAt": _or_null(_TIME),
+    }))}),
+    "Replayed": _object({"webhookId": _TEXT, "replayed": _WHOLE}),
     "WebhookBody": _object(
         {"url": {"type": "string", "format": "uri", "maxLength": URL_MAX}}, {"keyId": _or_null(_TEXT)}
     ),
@@ -198,6 +213,12 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {200: ("the limits", "Limits")}, ()),
     ("/api/limits", "PUT", "Set all limits of everybody, an account or a key. Needs the scope admin.", [], "LimitsBody",
      {200: ("all limits, in force", "Limits")}, (400, 413, 415)),
+    ("/api/keys", "GET", "The keys, without their secrets. Needs the scope admin.", [], "",
+     {200: ("the keys", "Keys")}, ()),
+    ("/api/keys", "POST", "Make a key, with scopes that one has oneself. Needs the scope admin.", [], "KeyBody",
+     {201: ("the key, with its secret, which is not kept", "Key")}, (400, 413, 415)),
+    ("/api/keys/{keyId}", "DELETE", "Let a key open nothing any more. Needs the scope admin.", [_KEY_ID], "",
+     {200: ("it is revoked", "KeyGone")}, (404,)),
     ("/api/webhooks", "GET", "The addresses that are told of the account's orders; to the scope admin, all.", [], "",
      {200: ("the webhooks", "Webhooks")}, ()),
     ("/api/webhooks", "POST", "Have an address told every event of an account's new orders. Needs the scope admin.", [],
@@ -205,6 +226,12 @@ _OPERATIONS: Final[tuple[tuple[str, str, str, list[Json], str, dict[int, tuple[s
      {201: ("the webhook, with the secret that signs its deliveries", "Webhook")}, (400, 413, 415)),
     ("/api/webhooks/{webhookId}", "DELETE", "Tell an address nothing any more. Needs the scope admin.",
      [_WEBHOOK_ID], "", {200: ("it is removed", "WebhookGone")}, (404,)),
+    ("/api/webhooks/{webhookId}/deliveries", "GET",
+     "What an address did not take: 200 at most, those that were given up first, the oldest first.", [_WEBHOOK_ID], "",
+     {200: ("the deliveries", "Deliveries")}, (404,)),
+    ("/api/webhooks/{webhookId}/replay", "POST", "Have what was given up tried again. Needs the scope admin.",
+     [_WEBHOOK_ID, _query("orderId", "only what was given up of this order")], "",
+     {200: ("how many are tried again", "Replayed")}, (404,)),
     ("/api/audit", "GET", "Who did what, oldest first. Needs the scope admin.", [_AFTER], "",
      {200: ("the entries", "Entries")}, (400,)),
     ("/api/quotes", "POST", "The route that an order would take now. Nothing is executed.", [], "OrderBody",
@@ -227,6 +254,7 @@ _GUARDED: Final = (401, 403, 429)  # and these to whatever asks for a key
 _EXAMPLES: Final = {
     "OrderBody": _ORDER_EXAMPLE,
     "ModeBody": {"mode": "reduce", "reason": "maintenance"},
+    "KeyBody": {"name": "bot", "scopes": ["read", "trade"]},
     "WebhookBody": {"url": "https://desk.example.com/fills"},
     "LimitsBody": {"of": "everybody", "limits": {"orderUsd": "1000", "dayUsd": "20000", "tokens": ["SOL", "USDC"]}},
 }

@@ -65,6 +65,7 @@ class StreamApi:
         self._intake = intake
         self._clock = clock
         self._settings = settings
+        self.overruns = 0  # streams closed because their backlog was full
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
@@ -210,6 +211,7 @@ class StreamApi:
             structlog.get_logger().error("stream.broken", order=order_id, reason=str(error))
             _drop(scope)
         if overrun.done():
+            self.overruns += 1
             _drop(scope)
 
     async def _serve(
@@ -229,6 +231,7 @@ class StreamApi:
                 structlog.get_logger().error("stream.broken", reason=str(error))
                 close = (BROKEN, f"{error.code}; resume with ?after=seq")
             if overrun.done():
+                self.overruns += 1
                 close = (OVERRUN, OVERRUN_REASON)
             if close is not None:
                 await websocket.close(*close)

@@ -19,6 +19,8 @@ from fillwright.core.control import (
     Action,
     Control,
     Entry,
+    Key,
+    KeyCreated,
     LimitsSet,
     Mode,
     ModeSet,
@@ -35,6 +37,7 @@ from fillwright.core.errors import (
     InternalError,
     InvalidExpiry,
     InvalidRequest,
+    KeyNotFound,
     MethodNotAllowed,
     NoRoute,
     NotCancellable,
@@ -68,7 +71,7 @@ from fillwright.core.lifecycle import (
 from fillwright.core.limits import LOCAL, Limits
 from fillwright.core.limits_document import from_document, to_document, used_document
 from fillwright.core.order import Fill, Order, Terms
-from fillwright.core.ports import OrderRequest, QueueCounts, QuotePreview
+from fillwright.core.ports import Delivery, OrderRequest, QueueCounts, QuotePreview
 from fillwright.core.routing import Leg, PassedOver, Quote, Route
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.core.units import BPS, BaseUnits, Millis, Mint, Token, difference_bps, format_amount
@@ -82,6 +85,7 @@ STATUS_CODES: Final[dict[type[FillwrightError], int]] = {
     NotFound: 404,
     MethodNotAllowed: 405,
     OrderNotFound: 404,
+    KeyNotFound: 404,
     WebhookNotFound: 404,
     WebhooksOff: 503,
     Unauthorized: 401,
@@ -122,6 +126,12 @@ class ModeBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
     reason: str = ""
 
 
+class KeyBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
+    name: str
+    scopes: list[str]
+    account: str = ""
+
+
 class WebhookBody(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     url: str
     key_id: str | None = None
@@ -133,6 +143,7 @@ class LimitsBody(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 _limits_decoder: Final = msgspec.json.Decoder(LimitsBody, float_hook=str)
+_key_decoder: Final = msgspec.json.Decoder(KeyBody)
 _webhook_decoder: Final = msgspec.json.Decoder(WebhookBody)
 _mode_decoder: Final = msgspec.json.Decoder(ModeBody)
 _order_decoder: Final = msgspec.json.Decoder(OrderBody)
@@ -537,6 +548,27 @@ def limits_view(of: str, limits: Limits, used: Mapping[tuple[str, str], int] | N
     }
 
 
+def key_body(body: bytes) -> KeyBody:
+    """Return the key that a request body asks for. Raise InvalidRequest."""
+    try:
+        return _key_decoder.decode(body.decode())
+    except (UnicodeDecodeError, msgspec.DecodeError, RecursionError) as error:
+        named = _field_named.search(str(error))
+        field = (named[1] or named[2]) if named else None
+        raise InvalidRequest(f"send the key's `name` and its `scopes`: {error}", field=field) from error
+
+
+def key_view(key: Key | KeyCreated, created_at_ms: Millis, revoked_at_ms: Millis | None = None) -> Json:
+    return {
+        "keyId": key.key_id,
+        "name": key.name,
+        "account": key.account or LOCAL,
+        "scopes": sorted(key.scopes),
+        "createdAt": iso(created_at_ms),
+        "revokedAt": None if revoked_at_ms is None else iso(revoked_at_ms),
+    }
+
+
 def webhook_body(body: bytes) -> tuple[str, str | None]:
     """Return the address that a request body names, and whose key's it is to be. Raise InvalidRequest."""
     try:
@@ -553,6 +585,19 @@ def webhook_view(webhook: Webhook | WebhookAdded, added_at_ms: Millis) -> Json:
         "account": webhook.account or LOCAL,
         "url": webhook.url,
         "addedAt": iso(added_at_ms),
+    }
+
+
+def delivery_view(delivery: Delivery) -> Json:
+    """Return a delivery that was not taken: of which event, and whether it is tried again."""
+    is_dead = delivery.dead_at_ms is not None
+    return {
+        "orderId": delivery.order_id,
+        "seq": delivery.sent + 1,
+        "tries": delivery.tries,
+        "error": delivery.error,
+        "nextTryAt": None if is_dead else iso(delivery.due_at_ms),
+        "givenUpAt": None if delivery.dead_at_ms is None else iso(delivery.dead_at_ms),
     }
 
 

@@ -188,6 +188,7 @@ class MemoryStore:
         if self._starts_per_minute:
             fresh = max(0, min(fresh, self._starts_per_minute - len(self._starts(now_ms))))
         taken = begun + [row for row in due if row.started_at_ms is None][:fresh]
+        left_by = {row.order.id: row.leased_by or "" for row in taken}
         for row in taken:
             row.lease, row.leased_by, row.due_at_ms = row.lease + 1, worker, now_ms + self._lease_ms
             row.started_at_ms = row.started_at_ms or now_ms
@@ -195,7 +196,9 @@ class MemoryStore:
                 updates.append(self._begin(row, now_ms))
         if updates:
             self._committed(updates)
-        claims = [Claim(row.order, row.lease) for row in taken if row.order.status not in TERMINAL]
+        claims = [
+            Claim(row.order, row.lease, left_by[row.order.id]) for row in taken if row.order.status not in TERMINAL
+        ]
         return Claims(claims, now_ms if len(taken) == limit else self._next_due(now_ms, limited=fresh == 0))
 
     async def renew(self, claims: Sequence[tuple[OrderId, int]]) -> None:

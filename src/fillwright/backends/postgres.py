@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar, cast
 
 import asyncpg
@@ -554,13 +554,13 @@ class PostgresStore:
     async def _taken(self, rows: Sequence[asyncpg.Record], now_ms: Millis) -> tuple[list[Claim], list[Claim]]:
         """Return the claims on orders that are under way, and on those that wait to begin again; tell the news."""
         logs: defaultdict[OrderId, list[codec.Row]] = defaultdict(list)
-        leases: dict[OrderId, int] = {}
+        leases: dict[OrderId, tuple[int, str]] = {}  # and who let the one before run out
         fresh: set[OrderId] = set()
         for row in rows:
-            _, _, order_id, lease, is_fresh, *event = row
+            _, _, order_id, lease, left_by, is_fresh, *event = row
             if order_id is None:
                 continue
-            leases[order_id] = lease
+            leases[order_id] = lease, left_by
             if is_fresh:
                 fresh.add(order_id)
             logs[order_id].append((order_id, *event))
@@ -571,7 +571,7 @@ class PostgresStore:
             if order.id in fresh:
                 order = apply(order, FIRST_ATTEMPT, now_ms)
                 updates.append(Update(Recorded(order.id, order.version, now_ms, FIRST_ATTEMPT), order))
-            claim = Claim(order, leases[order.id])
+            claim = Claim(order, *leases[order.id])
             (resting if order.status is OrderStatus.PENDING else under_way).append(claim)
         if updates:
             # Their acceptance may have been committed on another connection whose answer we have not read yet.
@@ -596,7 +596,7 @@ class PostgresStore:
             if isinstance(order, BaseException):
                 raise order
             if order.status not in TERMINAL:
-                begun.append(Claim(order, claim.lease))
+                begun.append(replace(claim, order=order))
         return begun
 
     async def _move_leases(self, claims: Sequence[tuple[OrderId, int]], due_at_ms: Millis, *, give_back: bool) -> None:

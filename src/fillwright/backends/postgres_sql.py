@@ -189,7 +189,7 @@ LEFT JOIN events e ON e.order_id = g.order_id AND e.seq = g.seq
 # that of another clock, perhaps, or was noted before ours was set back.
 CLAIM: Final = """
 WITH resumed AS MATERIALIZED (
-    SELECT order_id FROM queue WHERE begun AND due_at_ms BETWEEN $3::bigint AND $2::bigint
+    SELECT order_id, leased_by FROM queue WHERE begun AND due_at_ms BETWEEN $3::bigint AND $2::bigint
     ORDER BY due_at_ms LIMIT $5::bigint FOR UPDATE SKIP LOCKED
 ), expired AS MATERIALIZED (
     SELECT order_id FROM queue WHERE expires_at_ms <= $2 AND NOT begun LIMIT 100 FOR UPDATE SKIP LOCKED
@@ -201,10 +201,10 @@ WITH resumed AS MATERIALIZED (
 ), taken AS (
     UPDATE queue q SET lease = q.lease + 1, leased_by = $1::text, due_at_ms = $7::bigint, begun = true
     FROM (
-        SELECT order_id, false AS is_fresh FROM resumed UNION ALL SELECT order_id, false FROM expired
-        UNION ALL SELECT order_id, true FROM fresh
+        SELECT order_id, coalesce(leased_by, '') AS left_by, false AS is_fresh FROM resumed
+        UNION ALL SELECT order_id, '', false FROM expired UNION ALL SELECT order_id, '', true FROM fresh
     ) p WHERE q.order_id = p.order_id
-    RETURNING q.order_id, q.lease, p.is_fresh
+    RETURNING q.order_id, q.lease, p.left_by, p.is_fresh
 ), started AS (
     INSERT INTO events (order_id, seq, at_ms, type, data) SELECT order_id, 2, $2, $8::text, $9::text FROM fresh
 ), counted AS (
@@ -215,7 +215,7 @@ WITH resumed AS MATERIALIZED (
         (SELECT min(expires_at_ms) FROM queue WHERE NOT begun AND expires_at_ms > $2)
     ) AS at_ms, (SELECT min(due_at_ms) FROM queue WHERE NOT begun AND due_at_ms >= $10::bigint) AS fresh_at_ms
 )
-SELECT n.at_ms AS next_at_ms, n.fresh_at_ms, t.order_id, t.lease, t.is_fresh, e.seq, e.at_ms, e.type, e.data
+SELECT n.at_ms AS next_at_ms, n.fresh_at_ms, t.order_id, t.lease, t.left_by, t.is_fresh, e.seq, e.at_ms, e.type, e.data
 FROM next n LEFT JOIN (taken t JOIN events e USING (order_id)) ON true
 ORDER BY t.order_id, e.seq
 """

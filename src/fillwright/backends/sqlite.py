@@ -100,7 +100,8 @@ class SqliteStore:
             for order in session.orders(session.expired_ids(now_ms)):
                 session.begin(order, now_ms)
             session.flush()
-            ids = session.begun_ids(now_ms, limit)
+            left_by = session.begun(now_ms, limit)
+            ids = [*left_by]
             fresh = 0 if begun_only else limit - len(ids)
             if self._starts_per_minute:
                 fresh = min(fresh, self._starts_per_minute - session.starts_since(now_ms - START_WINDOW_MS))
@@ -111,7 +112,11 @@ class SqliteStore:
                 session.begin(order, now_ms) if order.status is OrderStatus.PENDING else order
                 for order in session.orders(ids)
             ]
-            taken = [Claim(order, leases[order.id]) for order in orders if order.status not in TERMINAL]
+            taken = [
+                Claim(order, leases[order.id], left_by.get(order.id, ""))
+                for order in orders
+                if order.status not in TERMINAL
+            ]
             if len(ids) == limit:
                 return Claims(taken, now_ms)
             session.flush()

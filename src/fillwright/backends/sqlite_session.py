@@ -245,13 +245,14 @@ class Session:
             [(due_at_ms, give_back, order_id, lease) for order_id, lease in claims],
         )
 
-    def begun_ids(self, now_ms: Millis, limit: int) -> list[OrderId]:
-        return self._ids(
-            "SELECT id FROM orders WHERE due_at_ms <= ? AND due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL"
-            " ORDER BY due_at_ms LIMIT ?",
-            now_ms,
-            limit,
+    def begun(self, now_ms: Millis, limit: int) -> dict[OrderId, str]:
+        """Return orders that are due again, and whose lease on each has run out, if it was not given back."""
+        rows = self.connection.execute(
+            "SELECT id, coalesce(leased_by, '') FROM orders"
+            " WHERE due_at_ms <= ? AND due_at_ms IS NOT NULL AND started_at_ms IS NOT NULL ORDER BY due_at_ms LIMIT ?",
+            (now_ms, limit),
         )
+        return dict(rows.fetchall())
 
     def fresh_ids(self, limit: int) -> list[OrderId]:
         """Return orders that nobody has taken yet. They are due from the start, whatever the clock says since."""

@@ -47,7 +47,7 @@ def url_option() -> click.Option:
     return click.Option(
         ["--url"],
         metavar="URL",
-        default=_url_default,
+        default=url_default,
         callback=_check_url,
         help="The engine; http://localhost:$PORT, or port 3000, if not given.",
     )
@@ -58,7 +58,7 @@ def key() -> str:
     return os.environ.get(KEY) or dotenv_values(".env").get(KEY) or ""
 
 
-def _url_default() -> str:
+def url_default() -> str:
     """Where `fillwright serve` would listen, started in the same place."""
     port = os.environ.get("PORT") or dotenv_values(".env").get("PORT") or PORT_DEFAULT
     return f"http://localhost:{port}"

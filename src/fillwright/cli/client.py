@@ -39,7 +39,7 @@ class RemoteEngine:
     """Every method raises Unreachable if the engine does not answer, and Refused if it says no."""
 
     def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
-        self._url = url.rstrip("/")
+        self.url = url.rstrip("/")
         self._session = session
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
@@ -59,7 +59,7 @@ class RemoteEngine:
         `websocket` is the stream's URL, where the engine has named it. A connection that is cut is taken up again
         after the last event seen; `cut` is called each time that happens. Raise Unreachable if it takes too long.
         """
-        stream = URL(websocket or f"{self._url}/api/orders/{order_id}/stream")
+        stream = URL(websocket or f"{self.url}/api/orders/{order_id}/stream")
         lost_at = 0.0
         while True:
             try:
@@ -90,7 +90,7 @@ class RemoteEngine:
         self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None
     ) -> Answer:
         try:
-            async with self._session.request(method, self._url + path, params=query, json=body) as response:
+            async with self._session.request(method, self.url + path, params=query, json=body) as response:
                 text = await response.text(errors="replace")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(_why(error)) from error
@@ -107,7 +107,7 @@ class RemoteEngine:
 
     def _unreachable(self, why: str) -> Unreachable:
         hint = "start one with `fillwright serve`, or name another with --url"
-        return Unreachable(f"no engine at {self._url}: {why}; {hint}", "unreachable")
+        return Unreachable(f"no engine at {self.url}: {why}; {hint}", "unreachable")
 
 
 def _why(error: Exception) -> str:

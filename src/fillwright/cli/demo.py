@@ -60,7 +60,7 @@ and in another:
   curl -X POST http://localhost:3000/api/orders/execute \\
        -H 'Content-Type: application/json' \\
        -d '{"tokenIn": "SOL", "tokenOut": "USDC", "amount": "1.5"}'
-The API's own pages are at http://localhost:3000/docs"""
+The dashboard is at http://localhost:3000, the API's own pages are at http://localhost:3000/docs"""
 
 
 @dataclass(slots=True)

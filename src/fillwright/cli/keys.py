@@ -11,7 +11,8 @@ import click
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
 from fillwright.cli.operating import id_in, operate, operator, where
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.control import KEY_ID_BYTES, Key, KeyRevoked, Scope, new_key
+from fillwright.core.control import KEY_BYTES, Key, Scope, asked_scopes, key_revoked, new_key
+from fillwright.core.errors import Denied
 from fillwright.core.limits import LOCAL
 from fillwright.core.ports import Store
 from fillwright.execution.gate import Gate
@@ -37,14 +38,11 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def create(name: str, account: str, scopes: str, as_json: bool) -> None:
     """Make a key, and print it. It is not kept, and cannot be shown again."""
-    if not name:
-        raise Misused("a key needs a name", "invalid_name")
-    if not account and name == LOCAL:
-        raise Misused(f"a key named {name!r} needs an --account of its own", "invalid_name")
-    chosen = frozenset(scope.strip() for scope in scopes.split(","))
-    if unknown := sorted(chosen - set(Scope)):
-        raise Misused(f"there is no scope {unknown[0]!r}; there are {NAMES}", "invalid_scope")
-    created, text = new_key(account, name, frozenset(map(Scope, chosen)), os.urandom(KEY_ID_BYTES + 32))
+    try:
+        chosen = asked_scopes(account, name, [scope.strip() for scope in scopes.split(",")])
+    except Denied as error:
+        raise Misused(str(error), error.code) from error
+    created, text = new_key(account, name, chosen, os.urandom(KEY_BYTES))
 
     async def work(gate: Gate, _: Store) -> bool:
         is_first = not gate.known.keys
@@ -97,11 +95,12 @@ def revoke(key_id: str) -> None:
     key_id = id_in(key_id)
 
     async def work(gate: Gate, _: Store) -> None:
-        if key_id not in gate.known.keys:
-            raise Refused("there is no such key; see fillwright keys list", "key_not_found")
-        await gate.change(operator(), KeyRevoked(key_id))
+        await gate.change(operator(), lambda known: key_revoked(known, key_id))
 
-    operate(work)
+    try:
+        operate(work)
+    except Denied as error:
+        raise Refused(f"{error}; see fillwright keys list", error.code) from error
     click.echo(f"Key {key_id} is revoked. ({where()})")
 
 

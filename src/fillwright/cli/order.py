@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from fillwright.cli.asking import engine_command
+from fillwright.cli.asking import engine_command, url_default
 from fillwright.cli.client import Answer, Json, RemoteEngine
 from fillwright.cli.exits import Refused
 from fillwright.cli.screen import (
@@ -71,7 +71,8 @@ async def submit(
     if watch:
         await _watch(engine, order_id, 0, as_json)
     elif not as_json:
-        click.echo(f"follow it with: fillwright order watch {order_id}")
+        elsewhere = "" if engine.url == url_default() else f" --url {engine.url}"
+        click.echo(f"follow it with: fillwright order watch {order_id}{elsewhere}")
 
 
 @click.argument("order_id")

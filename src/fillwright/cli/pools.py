@@ -128,7 +128,7 @@ def _pool_view(snapshot: Snapshot) -> list[dict[str, Any]]:
             "venue": pool_type.venue,
             "type": pool_type.name,
             "pool": format_address(pool.address),
-            "pair": sorted(SYMBOLS.get(mint, mint) for mint in pair_of(pool_type, pool)),
+            "pair": sorted(SYMBOLS.get(mint, mint) for mint in pair_of(pool_type, pool.accounts[pool.address])),
             "slot": pool.slot,
         }
         decoded = decode(pool, Policy())

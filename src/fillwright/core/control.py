@@ -10,7 +10,7 @@ place, and `verify` says where; an end that was cut off shows against a head tha
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from hashlib import sha256
@@ -18,7 +18,18 @@ from hmac import compare_digest
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.errors import AuditBroken, InvalidRequest, InvalidWebhook, TooManyWebhooks, WebhookNotFound
+from fillwright.core.errors import (
+    AuditBroken,
+    Forbidden,
+    InvalidName,
+    InvalidRequest,
+    InvalidScope,
+    InvalidWebhook,
+    KeyNotFound,
+    TooManyWebhooks,
+    Unauthorized,
+    WebhookNotFound,
+)
 from fillwright.core.limits import EVERYBODY, LOCAL, NONE, Limits, of_account, of_key
 from fillwright.core.units import Millis, base58
 
@@ -27,6 +38,7 @@ LOCAL_ACCOUNT: Final = ""
 
 GENESIS: Final = "0" * 64
 KEY_ID_BYTES: Final = 8
+KEY_BYTES: Final = KEY_ID_BYTES + 32
 WEBHOOK_ID_BYTES: Final = 12
 WEBHOOKS_MAX: Final = 10
 GONE_MAX: Final = 1_000
@@ -167,19 +179,57 @@ class Control:
         return [each for each in self.webhooks.values() if account in (None, each.account) and self.is_active(each)]
 
 
+def asked_scopes(account: str, name: str, scopes: Collection[str]) -> frozenset[Scope]:
+    """Return the scopes of a key that somebody asks for. Raise InvalidName or InvalidScope if none can be like that."""
+    if not name:
+        raise InvalidName("a key needs a name", field="name")
+    if not account and name == LOCAL:
+        raise InvalidName(f"a key named {name!r} needs an account of its own", field="account")
+    if unknown := sorted(set(scopes) - set(Scope)):
+        raise InvalidScope(f"there is no scope {unknown[0][:64]!r}; there are {', '.join(Scope)}", field="scopes")
+    if not scopes:
+        raise InvalidScope(f"a key needs a scope at least: any of {', '.join(Scope)}", field="scopes")
+    return frozenset(map(Scope, scopes))
+
+
 def new_key(account: str, name: str, scopes: frozenset[Scope], random_bytes: bytes) -> tuple[KeyCreated, str]:
     """Return a new key, and its text, which is not kept anywhere: `fw_`, its id, `_`, and its secret.
 
     Without an account, it is that of the name. Of `random_bytes`, the first `KEY_ID_BYTES` make the id, the rest the
     secret: 32 of them at least.
     """
-    if len(random_bytes) < KEY_ID_BYTES + 32:
+    if len(random_bytes) < KEY_BYTES:
         raise ValueError("a secret takes 32 random bytes")
     key_id = base58(random_bytes[:KEY_ID_BYTES])
     secret = base58(random_bytes[KEY_ID_BYTES:])
     account = LOCAL_ACCOUNT if account == LOCAL else plain(account or name)
     created = KeyCreated(key_id, account, plain(name), tuple(sorted(scopes)), digest_of(secret))
     return created, f"fw_{key_id}_{secret}"
+
+
+def key_made_by(control: Control, maker_id: str, created: KeyCreated) -> KeyCreated:
+    """Return the change, where a key makes another. Raise Forbidden, or Unauthorized if the maker was revoked.
+
+    A key gives no scope that it has not itself. And the first is made by who can write to the database: if whoever is
+    on the machine could make it, they would keep it when the engine is opened to others.
+    """
+    if not maker_id:
+        raise Forbidden(
+            "the first key is made on the command line: fillwright keys create NAME --scopes read,trade,admin"
+        )
+    maker = control.keys[maker_id]
+    if maker.is_revoked:
+        raise Unauthorized("the key was revoked")
+    if more := sorted(set(created.scopes) - maker.scopes):
+        raise Forbidden(f"this key may not give the scope {more[0]}: it lacks it itself", field="scopes")
+    return created
+
+
+def key_revoked(control: Control, key_id: str) -> KeyRevoked:
+    """Return the change. Raise KeyNotFound if there is no such key; it is not repeated, lest it be a whole one."""
+    if key_id not in control.keys:
+        raise KeyNotFound("there is no key with this id")
+    return KeyRevoked(key_id)
 
 
 def find_key(control: Control, text: str) -> Key | None:

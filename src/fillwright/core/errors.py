@@ -18,6 +18,7 @@ FillwrightError
 │   ├── NotCancellable
 │   ├── IdempotencyMismatch
 │   ├── QueueFull
+│   ├── InvalidName, InvalidScope, KeyNotFound
 │   ├── InvalidWebhook, TooManyWebhooks, WebhookNotFound, WebhooksOff
 │   ├── OverLimit              a limit that operators have set is in the way: before an order is accepted, and again
 │   │   │                      before it is signed, so each of these is an ExecutionError, too
@@ -52,6 +53,8 @@ FillwrightError
 │   │   └── StaleQuote         *
 │   ├── NoRoute            *
 │   ├── Unroutable
+│   ├── TransactionTooLarge
+│   ├── SimulationFailed   *   the transaction would fail, or pay something else than was quoted: it is not signed
 │   ├── ChainUnavailable   *   before signing; after it, an unreachable chain means "unknown", never "failed"
 │   ├── SlippageExceeded   *
 │   ├── TransactionReverted *
@@ -193,6 +196,21 @@ class IdempotencyMismatch(Denied):
 class QueueFull(Denied):
     code = "queue_full"
     title = "The queue is full"
+
+
+class InvalidName(Denied):
+    code = "invalid_name"
+    title = "A key cannot have this name"
+
+
+class InvalidScope(Denied):
+    code = "invalid_scope"
+    title = "A key cannot have these scopes"
+
+
+class KeyNotFound(Denied):
+    code = "key_not_found"
+    title = "No such key"
 
 
 class InvalidWebhook(Denied):
@@ -391,6 +409,18 @@ class Unroutable(ExecutionError):
     code = "unroutable"
     title = "No venue can fill the order"
     retryable = False
+
+
+class TransactionTooLarge(ExecutionError):
+    code = "transaction_too_large"
+    title = "The transaction does not fit a packet"
+    retryable = False
+
+
+class SimulationFailed(ExecutionError):
+    code = "simulation_failed"
+    title = "The transaction would not do what was quoted"
+    retryable = True
 
 
 class ChainUnavailable(ExecutionError):

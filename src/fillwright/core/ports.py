@@ -164,10 +164,14 @@ class Bus(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An order that this worker holds. `lease` is the fence: an append that names an older one is refused."""
+    """An order that this worker holds. `lease` is the fence: an append that names an older one is refused.
+
+    `left_by` is the worker that held the order before and let its lease run out; empty where it was given back.
+    """
 
     order: Order
     lease: int
+    left_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

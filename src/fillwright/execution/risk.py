@@ -58,11 +58,31 @@ class Risk:
             caps = bounds.caps(terms, usd)
             if bounds.ask_the_market:
                 request = QuoteRequest(terms.token_in, terms.token_out, terms.in_amount, self._clock.now_ms())
-                answers = await ask_all(self._venues, request, self._quote_deadline_ms)
-                self._allowed(bounds, terms, answers)
+                if not self._has_one_at_hand(bounds, terms, request):
+                    answers = await ask_all(self._venues, request, self._quote_deadline_ms)
+                    self._allowed(bounds, terms, answers)
         except OverLimit as error:
             return charge, (), error
         return charge, caps, None
+
+    def _has_one_at_hand(self, bounds: Bounds, terms: Terms, request: QuoteRequest) -> bool:
+        """Return whether a venue that answers at once has a quote that may be taken: then no other need be asked."""
+        usd = self._prices.usd(terms.token_in, terms.in_amount)
+        for venue in self._venues:
+            try:
+                answer = venue.quote(request)
+            except Exception:  # whatever it is, `ask_all` tells of it
+                return False
+            if not isinstance(answer, Quote):
+                answer.close()
+                return False
+            try:
+                bounds.check_quote(terms, answer, usd, self._prices.usd(terms.token_out, answer.out_amount))
+            except OverLimit:
+                continue
+            if answer.out_amount > 0:
+                return True
+        return False
 
     def allowed(
         self,

@@ -52,6 +52,7 @@ class Worker:
         self._in_hand: dict[OrderId, int] = {}  # and under which lease
         self._ending: set[OrderId] = set()  # of those in hand, the ones whose last event is being written
         self._drives: set[asyncio.Task[None]] = set()
+        self.leases_run_out = 0  # before this worker took their orders: each is counted by who takes the order next
         self._news = False
         self._wake: asyncio.Future[None] | None = None
         self._stopping = False
@@ -98,8 +99,11 @@ class Worker:
             self._log.exception("worker.claim_fault")  # and go on: a worker that ends in silence serves nobody
             return self._clock.now_ms() + self._settings.poll_ms
         for claim in claims.taken:
-            if claim.order.status is not OrderStatus.ROUTING and not halted:
-                self._log.info("order.resumed", order=claim.order.id, status=claim.order.status)
+            self.leases_run_out += claim.left_by != ""
+            if claim.left_by or (claim.order.status is not OrderStatus.ROUTING and not halted):
+                self._log.info(
+                    "order.resumed", order=claim.order.id, status=claim.order.status, left_by=claim.left_by or None
+                )
             self._in_hand[claim.order.id] = claim.lease
             self._ending.discard(claim.order.id)
             drive = asyncio.create_task(self._drive(claim))

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.accounts import Account, Address, PoolAccounts, parse_address
 from fillwright.core.errors import ChainUnavailable, VenueUnavailable
 from fillwright.core.ports import AccountReader, Clock
-from fillwright.core.units import Millis, Mint
+from fillwright.core.units import Millis, Mint, Token
 from fillwright.venues.pool_types import identify
 from fillwright.venues.programs import CLOCK
-from fillwright.venues.snapshots import ROUNDS_MAX, pair_of, read_time
+from fillwright.venues.snapshots import ROUNDS_MAX, needed, pair_of, read_time, token_of
 
 BATCH_MAX: Final = 100  # what getMultipleAccounts takes
 
@@ -53,6 +53,23 @@ class LivePools:
             raise VenueUnavailable(f"the pools cannot be read: {error}") from error
         return [self._read[each][1] for each in addresses if each in self._read]
 
+    async def tokens(self) -> list[Token]:
+        """Return the tokens that the pools' mints tell of. Raise VenueUnavailable."""
+        try:
+            async with self._reading:
+                if self._by_pair is None:
+                    await self._discover()
+                assert self._by_pair is not None
+                mints = sorted({mint for pair in self._by_pair for mint in pair})
+                found = dict[Address, Account]()
+                for start in range(0, len(mints), BATCH_MAX):
+                    batch = [parse_address(mint) for mint in mints[start : start + BATCH_MAX]]
+                    _, accounts = await self._reader.read(batch)
+                    found |= {each: account for each, account in zip(batch, accounts, strict=True) if account}
+        except ChainUnavailable as error:
+            raise VenueUnavailable(f"the pools' tokens cannot be read: {error}") from error
+        return [token for mint in mints if (token := token_of(mint, found)) is not None]
+
     def _is_fresh(self, address: Address) -> bool:
         read = self._read.get(address)
         return read is not None and abs(self._clock.now_ms() - read[0]) < self._refresh_ms
@@ -62,12 +79,11 @@ class LivePools:
         by_pair: dict[frozenset[Mint], set[Address]] = {}
         for start in range(0, len(self._addresses), BATCH_MAX):
             batch = self._addresses[start : start + BATCH_MAX]
-            slot, accounts = await self._reader.read(batch)
+            _, accounts = await self._reader.read(batch)
             for address, account in zip(batch, accounts, strict=True):
                 pool_type = identify(account) if account is not None else None
                 if account is not None and pool_type is not None:
-                    pool = PoolAccounts(address, slot, ChainTime(slot, 0, 0), {address: account})
-                    by_pair.setdefault(pair_of(pool_type, pool), set()).add(address)
+                    by_pair.setdefault(pair_of(pool_type, account), set()).add(address)
                     self._wanted[address] = (address,)
         self._by_pair = by_pair
 
@@ -110,7 +126,7 @@ class LivePools:
                 self._read.pop(pool, None)  # the pool is gone
                 continue
             mine: dict[Address, Account] = {each: held[each] for each in self._wanted[pool] if each in held}
-            wanted = tuple(dict.fromkeys((*pool_type.wanted(pool, mine), pool)))
+            wanted = needed(pool_type, pool, mine)
             if set(wanted) <= set(self._wanted[pool]):
                 self._read[pool] = now_ms, PoolAccounts(pool, slot, time, mine)
             elif len(wanted) < BATCH_MAX:

@@ -50,7 +50,7 @@ class SnapshotPools:
             for pool_type, pool in pools_of(snapshot):
                 if pool.address not in taken:
                     taken.add(pool.address)
-                    self._by_pair.setdefault(pair_of(pool_type, pool), []).append(pool)
+                    self._by_pair.setdefault(pair_of(pool_type, pool.accounts[pool.address]), []).append(pool)
 
     @property
     def newest_slot(self) -> int:
@@ -66,9 +66,18 @@ def read_time(accounts: Mapping[Address, Account]) -> ChainTime | None:
     return ChainTime(*_CLOCK.unpack(clock.data)) if clock is not None and len(clock.data) == _CLOCK.size else None
 
 
-def pair_of(pool_type: PoolType, pool: PoolAccounts) -> frozenset[Mint]:
-    data = pool.accounts[pool.address].data
-    return frozenset(Mint(format_address(Address(data[at : at + 32]))) for at in pool_type.mints_at)
+def pair_of(pool_type: PoolType, account: Account) -> frozenset[Mint]:
+    return frozenset(Mint(format_address(mint)) for mint in mints_of(pool_type, account))
+
+
+def mints_of(pool_type: PoolType, account: Account) -> tuple[Address, ...]:
+    return tuple(Address(account.data[at : at + 32]) for at in pool_type.mints_at)
+
+
+def needed(pool_type: PoolType, address: Address, known: Mapping[Address, Account]) -> tuple[Address, ...]:
+    """Return the accounts that a pool's quotes depend on, as far as they follow from those known, and its two mints."""
+    mints = mints_of(pool_type, known[address])
+    return tuple(dict.fromkeys((address, *mints, *pool_type.wanted(address, known))))
 
 
 def pools_of(snapshot: Snapshot) -> Iterator[tuple[PoolType, PoolAccounts]]:
@@ -78,7 +87,7 @@ def pools_of(snapshot: Snapshot) -> Iterator[tuple[PoolType, PoolAccounts]]:
         if pool_type is not None:
             known = {address: account}
             for _ in range(ROUNDS_MAX):
-                wanted = pool_type.wanted(address, known)
+                wanted = needed(pool_type, address, known)
                 new = {each: snapshot.accounts[each] for each in wanted if each in snapshot.accounts} | known
                 if len(new) == len(known):
                     break
@@ -91,13 +100,19 @@ def tokens_of(snapshots: Sequence[Snapshot]) -> Iterator[Token]:
     found = set[Mint]()
     for snapshot in snapshots:
         for pool_type, pool in pools_of(snapshot):
-            for mint in pair_of(pool_type, pool) - found:
-                try:
-                    info = read_mint(pool.accounts, parse_address(mint))
-                except QuoteRefused:
-                    continue
-                found.add(mint)
-                yield Token(mint, mint, info.decimals)
+            for mint in pair_of(pool_type, pool.accounts[pool.address]) - found:
+                token = token_of(mint, pool.accounts)
+                if token is not None:
+                    found.add(mint)
+                    yield token
+
+
+def token_of(mint: Mint, accounts: Mapping[Address, Account]) -> Token | None:
+    """Return what a mint's account tells of it, None if that is missing or is none."""
+    try:
+        return Token(mint, mint, read_mint(accounts, parse_address(mint)).decimals)
+    except QuoteRefused:
+        return None
 
 
 def read_snapshots(path: Path) -> list[Snapshot]:

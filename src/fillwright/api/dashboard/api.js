@@ -70,6 +70,16 @@ export async function ask(method, path, { body, headers, signal, quiet } = {}) {
 
 export const get = (path, signal) => ask("GET", path, { signal });
 
+/** Return the id of the key in use; null without one. */
+export function keyId() {
+  return sessionStorage.getItem(STORED)?.split("_")[1] ?? null;
+}
+
+/** Return whether the caller has the scope `admin`: only then is it told what everybody has used. */
+export function isOperator({ limits }) {
+  return limits.some(({ of, used }) => of === "everybody" && used !== null);
+}
+
 /** Hear a stream until `signal` aborts; a connection that breaks is opened again, at the path of that moment. */
 export function follow(path, signal, { heard, opened = () => {}, closed = () => {} }) {
   let socket = null;

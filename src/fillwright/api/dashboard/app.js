@@ -3,19 +3,25 @@
 import { ask, every, forgetKey, get, hasKey, Problem, session, useKey } from "./api.js";
 import { h, problemBox } from "./dom.js";
 import { showAudit } from "./audit.js";
+import { showKeys } from "./keys.js";
 import { showNew } from "./new.js";
 import { showOrder } from "./order.js";
 import { showOrders } from "./orders.js";
 import { showOverview } from "./overview.js";
 import { showRisk } from "./risk.js";
+import { showVenues } from "./venues.js";
+import { showWebhooks } from "./webhooks.js";
 
 const HEALTH_MS = 5_000;
 const PAGES = [
   [/^\/overview$/, "Overview", showOverview],
   [/^\/orders$/, "Orders", showOrders],
   [/^\/orders\/(ord_[0-9A-Z]{26})$/, "Order", showOrder],
+  [/^\/venues$/, "Venues", showVenues],
   [/^\/new$/, "New order", showNew],
   [/^\/risk$/, "Risk", showRisk],
+  [/^\/webhooks$/, "Webhooks", showWebhooks],
+  [/^\/keys$/, "Keys", showKeys],
   [/^\/audit$/, "Audit", showAudit],
 ];
 

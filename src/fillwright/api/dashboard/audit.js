@@ -27,7 +27,7 @@ export async function showAudit({ main, signal }) {
     keyed(rows, shown, (entry) => String(entry.seq), makeRow, () => {});
     newer.disabled = page === 0;
     older.disabled = (page + 1) * PAGE >= entries.length;
-    where.textContent = `${count(entries.length)} entries`;
+    where.textContent = entries.length === 1 ? "1 entry" : `${count(entries.length)} entries`;
   };
 
   every(REFRESH_MS, signal, async () => {
@@ -46,8 +46,14 @@ export async function showAudit({ main, signal }) {
   });
 }
 
+function inWords(value) {
+  if (Array.isArray(value)) return value.join(" ");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value).map(([name, each]) => `${name} ${inWords(each)}`).join(", ") || "none";
+}
+
 function makeRow(entry) {
-  const details = Object.entries(entry.data).filter(([, value]) => value !== "").map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`);
+  const details = Object.entries(entry.data).filter(([, value]) => value !== "").map(([name, value]) => `${name}: ${inWords(value)}`);
   return h(
     "tr",
     null,

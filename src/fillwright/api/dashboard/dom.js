@@ -40,6 +40,13 @@ export function keyed(parent, items, key, make, change) {
   });
 }
 
+/** Show other children, and keep the focus on what has the same name as what had it. */
+export function redraw(parent, ...children) {
+  const held = parent.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
+  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null));
+  if (held) parent.querySelector(`[aria-label="${CSS.escape(held)}"]`)?.focus({ preventScroll: true });
+}
+
 export function unknown() {
   return h("span", { class: "unknown" }, "unknown");
 }

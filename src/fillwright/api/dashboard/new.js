@@ -2,20 +2,24 @@
 
 import { ask, get } from "./api.js";
 import { h, price, problemBox, time } from "./dom.js";
+import { blame, fraction, textField } from "./form.js";
 import { quotesTable, tile } from "./order.js";
 
 // For typing less; any symbol or mint that the engine knows can be written.
 const TOKENS = ["SOL", "USDC", "USDT", "RAY", "JUP", "BONK", "mSOL", "JitoSOL", "PYTH", "ORCA", "WIF", "ETH"];
 const PAUSE_MS = 400;
 
+export function tokenList() {
+  return h("datalist", { id: "tokens" }, TOKENS.map((token) => h("option", { value: token })));
+}
+
 export async function showNew({ main, signal }) {
-  const field = (name, properties) => h("input", { id: name, name, autocomplete: "off", spellcheck: "false", ...properties });
-  const tokenIn = field("tokenIn", { value: "SOL", list: "tokens", required: true });
-  const tokenOut = field("tokenOut", { value: "USDC", list: "tokens", required: true });
-  const amount = field("amount", { value: "1", inputmode: "decimal", required: true, pattern: "[0-9]+([.][0-9]+)?", title: "a number such as 1.5" });
-  const slippage = field("slippage", { value: "1", inputmode: "decimal", required: true, pattern: "[0-9]+([.][0-9]{1,2})?", title: "percent, such as 1 or 0.25" });
-  const clientOrderId = field("clientOrderId", { maxlength: "128", placeholder: "one is made" });
-  const expiresAt = field("expiresAt", { type: "datetime-local", step: "1" });
+  const tokenIn = textField("tokenIn", { value: "SOL", list: "tokens", required: true });
+  const tokenOut = textField("tokenOut", { value: "USDC", list: "tokens", required: true });
+  const amount = textField("amount", { value: "1", inputmode: "decimal", required: true, pattern: "[0-9]+([.][0-9]+)?", title: "a number such as 1.5" });
+  const slippage = textField("slippage", { value: "1", inputmode: "decimal", required: true, pattern: "[0-9]+([.][0-9]{1,2})?", title: "percent, such as 1 or 0.25" });
+  const clientOrderId = textField("clientOrderId", { maxlength: "128", placeholder: "one is made" });
+  const expiresAt = textField("expiresAt", { type: "datetime-local", step: "1" });
   const fields = { tokenIn, tokenOut, amount, slippage, clientOrderId, expiresAt };
   const said = h("div");
   const preview = h("div", { "aria-live": "polite" });
@@ -31,18 +35,12 @@ export async function showNew({ main, signal }) {
     ...(expiresAt.value ? { expiresAt: new Date(expiresAt.value).toISOString() } : {}),
   });
 
-  const blame = (error) => {
-    for (const [name, input] of Object.entries(fields)) {
-      name === error?.field ? input.setAttribute("aria-invalid", "true") : input.removeAttribute("aria-invalid");
-    }
-  };
-
   let asked = new AbortController();
   let timer = 0;
   const look = async () => {
     asked.abort();
     asked = new AbortController();
-    blame(null);
+    blame(fields, null);
     if (!form.checkValidity()) {
       preview.replaceChildren(h("p", { class: "empty" }, "Fill in the form to see what the order would get."));
       return;
@@ -64,7 +62,7 @@ export async function showNew({ main, signal }) {
       );
     } catch (error) {
       if (error.name === "AbortError" || error.status === 401) return;
-      blame(error);
+      blame(fields, error);
       preview.replaceChildren(problemBox(error));
     } finally {
       preview.removeAttribute("aria-busy");
@@ -81,7 +79,7 @@ export async function showNew({ main, signal }) {
     event.preventDefault();
     send.disabled = true;
     said.replaceChildren();
-    blame(null);
+    blame(fields, null);
     try {
       const accepted = await ask("POST", "/api/orders/execute", {
         body: { ...terms(), clientOrderId: clientOrderId.value.trim() || made },
@@ -91,7 +89,7 @@ export async function showNew({ main, signal }) {
     } catch (error) {
       send.disabled = false;
       if (signal.aborted || error.status === 401) return;
-      blame(error);
+      blame(fields, error);
       said.replaceChildren(problemBox(error));
     }
   };
@@ -100,7 +98,7 @@ export async function showNew({ main, signal }) {
   const form = h(
     "form",
     { class: "card form", onsubmit: submit, oninput: changed },
-    h("datalist", { id: "tokens" }, TOKENS.map((token) => h("option", { value: token }))),
+    tokenList(),
     row(amount, "Amount in"),
     row(tokenIn, "Token in", "symbol or mint"),
     row(tokenOut, "Token out", "symbol or mint"),
@@ -120,13 +118,6 @@ export async function showNew({ main, signal }) {
     form.before(h("p", { class: "problem" }, `The engine is in the mode ${mode}: it takes no new orders. `, h("a", { href: "#/risk" }, "Risk")));
   }
   await look();
-}
-
-/** Return a percentage as a fraction, both as text: 0.25 is 0.0025, exactly. */
-function fraction(text) {
-  const [whole, part = ""] = text.split(".");
-  const digits = whole.padStart(3, "0");
-  return `${digits.slice(0, -2)}.${digits.slice(-2)}${part}`;
 }
 
 function newId() {

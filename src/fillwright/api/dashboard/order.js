@@ -163,7 +163,7 @@ export function quotesTable(quotes, token) {
   const best = Number(quotes.find((quote) => quote.selected)?.outAmount);
   return table(
     "Quotes",
-    ["Venue", ["Pays after fees", "end"], ["Against the best", "end"], ["Fee", "wide end"], ["Price impact", "wide end"], ["Pool", "wide"]],
+    ["Venue", ["Pays after fees", "end"], ["Against the best", "end"], ["Fee", "wide end"], ["Price impact", "wide end"]],
     h(
       "tbody",
       null,
@@ -172,12 +172,18 @@ export function quotesTable(quotes, token) {
         return h(
           "tr",
           { class: quote.selected ? "chosen" : null },
-          h("th", { scope: "row" }, quote.dex, " ", quote.selected ? badge("selected") : h("div", { class: "hint" }, `${quote.code}: ${quote.reason}`)),
+          h(
+            "th",
+            { scope: "row" },
+            quote.dex,
+            " ",
+            quote.selected ? badge("selected") : h("div", { class: "hint" }, `${quote.code}: ${quote.reason}`),
+            quote.pool ? h("div", { class: "hint" }, "pool ", h("code", { title: quote.pool }, shortHash(quote.pool))) : null,
+          ),
           h("td", { class: "end loose" }, known(quote.outAmount, (amount) => `${amount} ${token}`)),
           h("td", { class: "end nowrap" }, quote.selected ? "best" : known(quote.outAmount === undefined ? null : behind, bps)),
           h("td", { class: "wide end nowrap" }, known(quote.feeBps, (fee) => `${fee} bps`)),
           h("td", { class: "wide end nowrap" }, known(quote.priceImpactBps, (impact) => `${impact} bps`)),
-          h("td", { class: "wide nowrap" }, known(quote.pool, (pool) => h("code", { title: pool }, shortHash(pool)))),
         );
       }),
     ),

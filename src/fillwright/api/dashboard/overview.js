@@ -1,14 +1,12 @@
 // What the engine does, in numbers: counts of all orders, and figures from the newest of the account's own.
 
-import { canSpare, every, get } from "./api.js";
+import { every, get } from "./api.js";
 import { columns, shares } from "./charts.js";
 import { bps, clock, count, duration, h, known, millis, percent, problemBox, table } from "./dom.js";
+import { logs, newest, quantile, readLogs } from "./logs.js";
 import { tile } from "./order.js";
 import { OPEN } from "./orders.js";
 
-const LAST = 500;
-const PAGE_MAX = 200;
-const AT_ONCE = 6;
 const REFRESH_MS = 10_000;
 const COLUMNS = 30;
 const MINUTE_MS = 60_000;
@@ -21,8 +19,6 @@ const PHASES = [
 ];
 const SHADES = ["venue-1", "venue-2", "venue-3", "venue-4"];
 
-const logs = new Map(); // order id -> what its events say, for as long as the order is among the last
-
 export async function showOverview({ main, signal }) {
   const counts = h("div", { class: "tiles" });
   const said = h("div");
@@ -34,9 +30,9 @@ export async function showOverview({ main, signal }) {
 
   every(REFRESH_MS, signal, async () => {
     try {
-      const [stats, newest] = await Promise.all([get("/api/orders/stats", signal), last(signal)]);
+      const [stats, last] = await Promise.all([get("/api/orders/stats", signal), newest(signal)]);
       counts.replaceChildren(...countTiles(stats.queue, stats.websocket.connections));
-      orders = newest;
+      orders = last;
       if (figures.childElementCount === 0) paint(); // what is known at once; the logs take a moment
       await readLogs(orders, signal);
       said.replaceChildren();
@@ -59,59 +55,6 @@ function countTiles(queue, connections) {
     tile("Orders", count(queue.total), others > 0 ? `${count(others)} cancelled or expired` : "of all time"),
     tile("Streams", count(connections), "open at this process"),
   ];
-}
-
-async function last(signal) {
-  const orders = [];
-  let cursor = null;
-  do {
-    const limit = Math.min(PAGE_MAX, LAST - orders.length);
-    const answer = await get(`/api/orders?limit=${limit}${cursor ? `&cursor=${cursor}` : ""}`, signal);
-    orders.push(...answer.orders);
-    cursor = answer.nextCursor;
-  } while (cursor !== null && orders.length < LAST);
-  return orders;
-}
-
-/** Read the events of those orders whose events are not known, a few at once. */
-async function readLogs(orders, signal) {
-  const wanted = new Set(orders.map((order) => order.orderId));
-  for (const id of logs.keys()) if (!wanted.has(id)) logs.delete(id);
-  const missing = orders.filter((order) => !OPEN.has(order.status) && !logs.has(order.orderId));
-  const read = async () => {
-    while (canSpare() && missing.length > 0) {
-      const order = missing.shift();
-      const { events } = await get(`/api/orders/${order.orderId}/events`, signal);
-      logs.set(order.orderId, summary(events));
-    }
-  };
-  await Promise.all(Array.from({ length: AT_ONCE }, read));
-}
-
-function summary(events) {
-  const spans = { waiting: [], routing: [], building: [], submitted: [], whole: [] };
-  let quoted = null;
-  let slippage = null;
-  events.forEach((event, at) => {
-    if (event.event === "RouteSelected") quoted = Number(event.data.quotes.find((quote) => quote.selected).outAmount);
-    if (event.event === "Confirmed") {
-      spans.whole.push(millis(events[0].timestamp, event.timestamp));
-      if (quoted) slippage = (Number(event.data.outAmount) / quoted - 1) * 10_000;
-    }
-    if (at === 0) return;
-    const before = events[at - 1];
-    const ms = millis(before.timestamp, event.timestamp);
-    if (before.event === "Accepted" && event.event === "RoutingStarted") spans.waiting.push(ms);
-    if (before.event === "RoutingStarted" && event.event === "RouteSelected") spans.routing.push(ms);
-    if (before.event === "RouteSelected" && event.event === "TransactionSigned") spans.building.push(ms);
-    if (before.event === "TransactionSigned") spans.submitted.push(ms);
-  });
-  return { spans, slippage };
-}
-
-/** Return the value at or below which a share of the sorted values lies; undefined if there are none. */
-function quantile(sorted, share) {
-  return sorted[Math.max(0, Math.ceil(sorted.length * share) - 1)];
 }
 
 function draw(orders) {
@@ -141,7 +84,7 @@ function draw(orders) {
       chartCard("Orders by time", "submitted, by what has become of them", (box) => byTime(box, orders)),
       chartCard("Fill against quote", "orders by basis points between what was quoted and what came", (box) => bySlippage(box, slippages)),
       h("section", { class: "card" }, h("h3", null, "Time in each phase"), phases(read)),
-      h("section", { class: "card" }, h("h3", null, "Venues that filled"), venues(confirmed)),
+      h("section", { class: "card" }, h("h3", null, "Venues that filled"), venues(confirmed), h("a", { href: "#/venues" }, "How the venues compare")),
     ),
     h("p", { class: "hint" }, `Phases and fills are from the event logs of ${count(read.length)} orders that are over.`),
   ];
