@@ -8,11 +8,14 @@ from struct import pack
 
 import pytest
 from solders.account import Account as SoldersAccount
+from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.instruction import Instruction
+from solders.message import MessageV0
 from solders.pubkey import Pubkey
+from solders.transaction import VersionedTransaction
 
 from fillwright.core import accounts as plain
-from fillwright.core.accounts import AccountMeta, Address, ChainTime, Trader
+from fillwright.core.accounts import AccountMeta, Address, ChainTime, Trader, format_address
 from fillwright.core.errors import QuoteRefused
 from fillwright.localnet.emulation import PROGRAMS
 from fillwright.localnet.program import Call, Effect, ProgramFailed, State
@@ -202,6 +205,49 @@ async def test_a_wallet_without_token_accounts_can_make_them_in_the_transaction_
     swap = solders_instruction(pool.swap(quote, quote.out_amount, trader(local, SOL_MINT, USDC_MINT)))
     await local.land(create_associated(local, USDC_MINT), *wrap(local, SOL), swap, unwrap(local))
     assert await local.held(associated(local.owner, USDC_MINT)) == quote.out_amount
+
+
+@local_test
+async def test_a_pools_authority_signs_for_nothing_but_its_own_transfers(local: Local) -> None:
+    give(local)
+    pool, time = await local.pool(*pool_of(local, "cpmm"))
+    swap = pool.swap(pool.quote(SOL, True, time), 0, trader(local, SOL_MINT, USDC_MINT))
+    authority, vault = swap.accounts[1].address, swap.accounts[7].address
+    accounts = (AccountMeta(vault, is_writable=True), AccountMeta(swap.accounts[5].address, is_writable=True))
+    theft = plain.Instruction(SPL_TOKEN, (*accounts, AccountMeta(authority)), pack("<BQ", 3, USDC))
+    before = await local.held(vault)
+    for order in ((swap, theft), (theft, swap)):
+        done = await local.land(*(solders_instruction(each) for each in order), skipPreflight=True)
+        assert done["meta"]["err"]["InstructionError"][0] == 1 + order.index(theft)
+        assert await local.held(vault) == before
+
+
+@local_test
+async def test_a_swap_may_take_its_accounts_from_a_lookup_table(local: Local) -> None:
+    give(local)
+    pool, time = await local.pool(*pool_of(local, "cpmm"))
+    quote = pool.quote(SOL, True, time)
+    swap = solders_instruction(pool.swap(quote, quote.out_amount, trader(local, SOL_MINT, USDC_MINT)))
+    keys = [meta.pubkey for meta in swap.accounts if not meta.is_signer]
+    table = Pubkey.from_bytes(b"lookup table".ljust(32))
+    data = pack("<IQQBB32s2x", 1, 2**64 - 1, 0, 0, 0, bytes(32)) + b"".join(bytes(key) for key in keys)
+    program = Pubkey.from_string("AddressLookupTab1e1111111111111111111111111")
+    local.chain.set_account(table, SoldersAccount(10**9, data, program))
+    lookup = AddressLookupTableAccount(table, keys)
+    message = MessageV0.try_compile(local.wallet.pubkey(), [swap], [lookup], local.chain.tip.blockhash)
+    usdc = associated(local.owner, USDC_MINT)
+    before = await local.held(usdc)
+    sent = await local.send(VersionedTransaction(message, [local.wallet]))
+    local.chain.tick_blocks(3)
+    done = await local.transaction(sent)
+    assert done["meta"]["err"] is None
+    assert await local.held(usdc) - before == quote.out_amount
+    loaded = done["meta"]["loadedAddresses"]
+    assert len(loaded["writable"]) == 6
+    assert len(done["meta"]["preBalances"]) == len(message.account_keys) + sum(map(len, loaded.values()))
+    assert {each["mint"] for each in done["meta"]["postTokenBalances"]} == {
+        format_address(mint) for mint in (SOL_MINT, USDC_MINT)
+    }
 
 
 @pytest.mark.parametrize("name", BY_NAME)

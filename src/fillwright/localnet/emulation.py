@@ -21,7 +21,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from fillwright.core.accounts import AccountMeta, Address
-from fillwright.localnet.program import Call, Minting, Movement, Program, ProgramFailed, State
+from fillwright.localnet.program import Call, Minting, Movement, NotEmulated, Program, ProgramFailed, State
 from fillwright.localnet.programs import amm_v4, clmm, cpmm, damm_v1, damm_v2, dlmm
 from fillwright.venues.programs import (
     METEORA_DAMM_V1,
@@ -131,6 +131,7 @@ def rewrite(transaction: VersionedTransaction, resolved: Resolved, state: State)
     instructions = list[Instruction]()
     origins = list[int]()
     writes = dict[Address, bytes]()
+    authorities = set[Address]()
     units, last_call, refusal = 0, 0, None
     for index, (each, program) in enumerate(zip(compiled, programs, strict=True)):
         metas = resolved.metas(each.accounts)
@@ -148,10 +149,18 @@ def rewrite(transaction: VersionedTransaction, resolved: Resolved, state: State)
                 origins.append(index)
                 break
             state.apply(effect)
+            authorities |= {move.authority for move in effect.movements}
             units += effect.compute_units
             writes.update(effect.writes)
         instructions += made
         origins += [index] * len(made)
+    # A pool's authority signs for its own transfers; no other instruction may make use of that.
+    borrowed = {Pubkey.from_bytes(each) for each in authorities} - set(resolved.keys[: resolved.signers])
+    for index, (each, program) in enumerate(zip(compiled, programs, strict=True)):
+        if bytes(program) not in PROGRAMS and borrowed & {meta.pubkey for meta in resolved.metas(each.accounts)}:
+            refusal = (index, program, NotEmulated("instructions of others that name a pool's authority"))
+            instructions, origins, writes, units = [_BOUND_TO_FAIL], [index], {}, 0
+            break
     limit, is_said = unit_limit(programs, [each.data for each in compiled])
     if not is_said:  # it would follow from the number of instructions, which is another one now
         instructions.insert(0, Instruction(COMPUTE_BUDGET, pack("<BI", SET_UNIT_LIMIT, limit), []))
