@@ -155,8 +155,6 @@ class Settings:
             raise ValueError(f"{env_name('wallet')} must be keystore:PATH, file:PATH or env:")  # it may be a key
         if self.mode != "simulated" and not self.rpc_urls:
             raise ValueError(f"{env_name('mode')}={self.mode} needs nodes to ask: set {env_name('rpc_urls')}")
-        if self.mode not in ("simulated", "paper") and not self.wallet:
-            raise ValueError(f"{env_name('mode')}={self.mode} needs a wallet: set {env_name('wallet')}")
         if self.mode != "simulated" and not self.pools:
             raise ValueError(f"{env_name('mode')}={self.mode} needs pools to trade with: set {env_name('pools')}")
         if bool(self.tip_account) != bool(self.tip_lamports):

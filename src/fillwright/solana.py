@@ -18,7 +18,14 @@ from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
 from fillwright.core.accounts import Address, format_address, parse_address
 from fillwright.core.control import Control
-from fillwright.core.errors import ChainUnavailable, InvalidSnapshot, Uncapped, UnknownToken, WrongNetwork
+from fillwright.core.errors import (
+    ChainUnavailable,
+    InvalidSnapshot,
+    InvalidWallet,
+    Uncapped,
+    UnknownToken,
+    WrongNetwork,
+)
 from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.ports import Clock, Prices, Venue
@@ -56,6 +63,9 @@ class Solana:
 
         Raise Uncapped, InvalidWallet or ChainUnavailable.
         """
+        # Asked for here, where one is needed: processes that only take orders have none.
+        if not settings.wallet:
+            raise InvalidWallet(f"FILLWRIGHT_MODE={settings.mode} signs swaps, and no wallet is set: FILLWRIGHT_WALLET")
         wallet = open_wallet(settings.wallet, os.environ, passphrase_file=settings.wallet_passphrase_file)
         if settings.mode == "mainnet":
             _check_caps(control)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import sys
 from collections import Counter
@@ -25,7 +24,6 @@ from fillwright.backends.memory import MemoryBus
 from fillwright.chain.rpc import Rpc
 from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
-from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable, TransactionExpired, VenueUnavailable
 from fillwright.core.lifecycle import TERMINAL, Accepted, Event, TransactionSigned
 from fillwright.core.order import Fill, Order, OrderStatus, SignedTransaction, Terms
@@ -40,7 +38,7 @@ from fillwright.localnet.faults import ALL, CAMPAIGN, Fault, Rates
 from fillwright.settings import Settings
 from fillwright.solana import connect
 from tests.builders import some_id
-from tests.chain.trading import tick
+from tests.chain.trading import all_of_them, ticking, trading_settings
 from tests.faults.test_crashes import CrashingStore, Fuse, Life
 from tests.localnet.local import Local, a_local_chain
 from tests.virtual import EPOCH_MS, run
@@ -135,12 +133,7 @@ async def a_life(
 ) -> AsyncIterator[Life]:
     """Run an engine's process until it dies."""
     settings = Settings(
-        database_url=f"sqlite:///{folder}/orders.db",
-        mode="localnet",
-        rpc_urls=local.endpoint.url,
-        rpc_requests_per_second=0,
-        pools=",".join(format_address(address) for _, address in local.market.pools),
-        wallet=f"file:{folder}/wallet.json",
+        database_url=f"sqlite:///{folder}/orders.db", **trading_settings(local, all_of_them(local), folder)
     )
     bus, fuse, clock = MemoryBus(), Fuse(blows_at), local.clock
     store = await open_store(
@@ -179,27 +172,19 @@ async def campaign(seed: int, orders: int, executor: type[Executor] = Executor) 
     chance, verdict = random.Random(seed), Verdict(orders)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        async with a_local_chain(seed) as local:
-            wallet = folder / "wallet.json"
-            wallet.write_text(json.dumps(list(bytes(local.wallet))))
-            wallet.chmod(0o600)
-            ticking = asyncio.create_task(tick(local))
+        async with a_local_chain(seed) as local, ticking(local):
             disturb(local)
             began_ms = local.clock.now_ms()
-            try:
-                while not verdict.is_over:
-                    # Like a process that its supervisor starts again until the nodes can be reached.
-                    with contextlib.suppress(ChainUnavailable, VenueUnavailable):
-                        async with a_life(folder, local, chance.randrange(5, 400), chance, executor) as life:
-                            await live(life, local, verdict, began_ms)
-                    await local.clock.sleep(1_000)
-                local.faults.clear()
-                await local.clock.sleep(120_000)
-                async with a_life(folder, local, None, chance, executor) as life:
-                    await judge(life, local, verdict)
-            finally:
-                ticking.cancel()
-                await asyncio.gather(ticking, return_exceptions=True)
+            while not verdict.is_over:
+                # Like a process that its supervisor starts again until the nodes can be reached.
+                with contextlib.suppress(ChainUnavailable, VenueUnavailable):
+                    async with a_life(folder, local, chance.randrange(5, 400), chance, executor) as life:
+                        await live(life, local, verdict, began_ms)
+                await local.clock.sleep(1_000)
+            local.faults.clear()
+            await local.clock.sleep(120_000)
+            async with a_life(folder, local, None, chance, executor) as life:
+                await judge(life, local, verdict)
             verdict.calls = sum(local.faults.calls.values())
     return verdict
 

@@ -8,9 +8,11 @@ from typing import Final
 
 from fillwright.core.accounts import Account, Address
 from fillwright.localnet.chain import LocalChain
-from fillwright.localnet.world import associated, place, place_tokens
-from fillwright.venues.programs import SPL_TOKEN
-from tests.venues import clmm, damm_v1, dlmm
+from fillwright.localnet.world import USDC_MINT, associated, place, place_mint, place_tokens
+from fillwright.venues.programs import RAYDIUM_CPMM, SPL_TOKEN
+from fillwright.venues.raydium.cpmm import AUTHORITY
+from tests.venues import clmm, cpmm, damm_v1, dlmm
+from tests.venues.model import address
 
 RICH: Final = 10**17
 
@@ -43,6 +45,7 @@ def place_damm_v1(chain: LocalChain, owner: Address) -> Address:
     _place_all(chain, damm_v1.world(*vaults).accounts)
     for side, numbers in enumerate(vaults):
         mint, vault, shares = damm_v1.MINTS[side], damm_v1.VAULTS[side], damm_v1.SHARE_MINTS[side]
+        place_mint(chain, mint, 6)
         place_tokens(chain, damm_v1.VAULT_ACCOUNTS[side], mint, vault, numbers["held"])
         place_tokens(chain, damm_v1.SHARE_ACCOUNTS[side], shares, damm_v1.POOL, numbers["shares"])
         place_tokens(chain, damm_v1.FEE_ACCOUNTS[side], mint, damm_v1.POOL, 0)
@@ -52,9 +55,20 @@ def place_damm_v1(chain: LocalChain, owner: Address) -> Address:
     return damm_v1.POOL
 
 
+def place_token_pool(chain: LocalChain, mint: Address, reserve: int, usdc: int) -> Address:
+    """Put a token with 6 decimals there, and a CPMM pool of it and USDC."""
+    world = cpmm.world(reserve, usdc, name="token ", mints=(mint, USDC_MINT))
+    _place_all(chain, {each: account for each, account in world.accounts.items() if each != USDC_MINT})
+    seen = bytes.fromhex("7aaec5358109a584") + bytes(3) + world.address
+    place(chain, cpmm.OBSERVATION, Account(RAYDIUM_CPMM, seen.ljust(4_075, b"\0")))
+    place_tokens(chain, address("token vault a"), mint, AUTHORITY, reserve)
+    place_tokens(chain, address("token vault b"), USDC_MINT, AUTHORITY, usdc)
+    return world.address
+
+
 def _place_all(chain: LocalChain, accounts: Mapping[Address, Account]) -> None:
-    for address, account in accounts.items():
-        place(chain, address, account)
+    for each, account in accounts.items():
+        place(chain, each, account)
 
 
 PLACED: Final[Mapping[str, Callable[[LocalChain, Address], Address]]] = {

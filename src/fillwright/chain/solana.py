@@ -192,11 +192,15 @@ class SolanaChain:
         return fill
 
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
-        """Yield the wallet's swaps from the chain's own record, oldest first: those with a memo of ours."""
+        """Yield the wallet's swaps from the chain's own record, oldest first: those with a memo of ours.
+
+        Those that count as orders' fills do here, too, as soon as they do.
+        """
+        commitment = self._settings.commitment
         found = list[tuple[Signature, OrderId, int]]()
         before: Signature | None = None
         while True:
-            page = await self._rpc.signatures_for_address(self._wallet.address, before=before)
+            page = await self._rpc.signatures_for_address(self._wallet.address, before=before, commitment=commitment)
             for each in page:
                 match = _MEMO_TEXT.search(each.memo or "")
                 if match is not None and each.fault is None:
@@ -205,7 +209,7 @@ class SolanaChain:
                 break
             before = page[-1].signature
         for signature, order_id, attempt in reversed(found):
-            landed = await self._rpc.transaction(signature, min_slot=None)
+            landed = await self._rpc.transaction(signature, commitment, min_slot=None)
             if landed is None:
                 raise ChainUnavailable(f"a node lists {signature}, and none shows it")
             yield LandedSwap(order_id, attempt, signature, self._fill(landed))

@@ -8,7 +8,7 @@
   Accounts are shown as they stood at that block. An endpoint's `View` may be behind by some more blocks.
 - Instructions of exchanges are emulated (see `emulation`), all others are executed by their real programs.
 
-There are no forks, no other leaders and no dishonest nodes.
+There are no other leaders and no dishonest nodes, and no forks but those that `fork` makes.
 """
 
 from __future__ import annotations
@@ -220,6 +220,16 @@ class LocalChain:
             self._land(each.transaction, block)
         for listener in self.on_block:
             listener()
+
+    def fork(self, blocks: int) -> None:
+        """Let a fork without the newest blocks' transactions win: what they did is undone, and they may land again."""
+        slot = self.block_behind(blocks).slot
+        for key, history in self._history.items():
+            undone = [history.changes.pop()[1] for _ in list(history.changes) if history.changes[-1][0] > slot]
+            if undone and key != CLOCK:
+                self._vm.set_account(key, undone[-1] or Account(0, b"", Pubkey.default()))
+        for landed in [each for each in self._landed.values() if each.block.slot > slot]:
+            self._forget(landed)
 
     # What is there
 
