@@ -143,7 +143,7 @@ class Hints:
     def _hear(self, text: str) -> None:
         try:
             message = _messages.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return
         if message.method == "signatureNotification" and message.params is not None:
             signature = self._subscriptions.pop(message.params.subscription, None)
