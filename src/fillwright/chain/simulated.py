@@ -242,6 +242,9 @@ class SimulatedChain:
             return entry
         return SlippageExceeded(entry) if entry.startswith("slippage") else TransactionReverted(entry)
 
+    async def wait(self, signature: Signature, span_ms: Millis) -> None:  # noqa: ARG002 - every one takes as long
+        await self._clock.sleep(span_ms)
+
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
         for swap in self._ledger.swaps():
             yield swap
