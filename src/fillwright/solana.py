@@ -13,8 +13,9 @@ from typing import Final
 import structlog
 
 from fillwright.chain.building import Tip
+from fillwright.chain.endpoint import Listener
 from fillwright.chain.hints import Hints
-from fillwright.chain.rpc import Rpc, RpcSettings
+from fillwright.chain.rpc import Rpc, RpcSettings, unheard
 from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
 from fillwright.core.accounts import Address, format_address, parse_address
@@ -92,8 +93,10 @@ class Solana:
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -> AsyncIterator[Solana]:
     """Reach the nodes, see that they are of the chain that is meant, and learn of the pools.
+
+    `heard` is told of each call to a node.
 
     Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
     """
@@ -105,7 +108,8 @@ async def connect(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
             settings.rpc_timeout_ms,
             settings.rpc_deadline_ms,
             settings.rpc_lag_slots_max,
-        )
+        ),
+        heard,
     )
     try:
         genesis_hash = await rpc.genesis_hash()
