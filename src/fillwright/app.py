@@ -446,6 +446,7 @@ def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedCha
             dropped_rate=settings.sim_dropped_rate,
             late_rate=settings.sim_late_rate,
             reply_lost_rate=settings.sim_reply_lost_rate,
+            fills_as_quoted=settings.mode == "paper",
         ),
         clock,
     )
