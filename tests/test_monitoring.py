@@ -10,6 +10,7 @@ from typing import Final
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.chain.trading import trading
 from tests.world import World, a_world
 
 ROOT: Final = Path(__file__).parent.parent
@@ -44,13 +45,15 @@ async def test_what_rules_and_panels_ask_for_is_told() -> None:
             assert set(re.findall(r"(\w+)(?:=|!=|=~)\"", selected)) <= labels[name], title
 
 
-async def test_the_page_names_every_metric_and_no_other() -> None:
+async def test_the_page_names_every_metric_and_no_other(tmp_path: Path) -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     named = set(re.findall(r"`(fillwright_[a-z_]+)`", page))
     async with a_world(sim_reverted_rate=0.5) as world:
         for _ in range(5):
             await world.statuses(await world.submit())
         names, _ = await all_there_is(world)
+    async with trading(tmp_path) as (world, _):
+        names |= (await all_there_is(world))[0]
     told = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in names}
     assert named == {name for name in told if f"{name}_total" not in told}
     assert {rule["alert"] for rule in RULES} == set(re.findall(r"`(Fillwright\w+)`", page))

@@ -118,10 +118,6 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
         # Engines that share a Redis must not hear each other: what joins processes is their database.
         bus = open_bus(settings.redis_url, here, await store.pin("bus", uuid4().hex))
         opened.push_async_callback(bus.close)
-        solana = (
-            await opened.enter_async_context(open_solana(settings, clock)) if settings.mode != "simulated" else None
-        )
-        venues, prices, tokens = open_market(settings, clock) if solana is None else solana.market
         gate = Gate(store, clock)
         await gate.open()
         opened.push_async_callback(gate.close)
@@ -131,6 +127,10 @@ async def open_parts(settings: Settings, clock: Clock | None = None, *, threaded
             metrics.watch(
                 "bus_fault", "Whether news between processes comes by polling.", lambda: bus.fault is not None
             )
+        solana: Solana | None = None
+        if settings.mode != "simulated":
+            solana = await opened.enter_async_context(open_solana(settings, clock, metrics))
+        venues, prices, tokens = open_market(settings, clock) if solana is None else solana.market
         risk = Risk(gate, store, venues, prices, clock, settings.quote_deadline_ms)
         intake = Intake(store, venues, tokens, clock, settings.quote_deadline_ms, gate, risk)
         yield Parts(settings, clock, store, bus, here, metrics, venues, tokens, gate, risk, intake, solana)
@@ -415,10 +415,10 @@ def _open_pools(settings: Settings) -> tuple[list[Venue], Prices, TokenRegistry]
 
 
 @contextlib.asynccontextmanager
-async def open_solana(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+async def open_solana(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[Solana]:
     from fillwright.solana import connect  # what only real chains need is not loaded for the simulated one
 
-    async with connect(settings, clock) as solana:
+    async with connect(settings, clock, metrics.hear_node) as solana:
         yield solana
 
 
@@ -446,6 +446,7 @@ def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedCha
             dropped_rate=settings.sim_dropped_rate,
             late_rate=settings.sim_late_rate,
             reply_lost_rate=settings.sim_reply_lost_rate,
+            fills_as_quoted=settings.mode == "paper",
         ),
         clock,
     )

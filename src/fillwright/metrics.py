@@ -84,11 +84,18 @@ class Metrics:
         self._commits = Distribution(SIZES)
         self._lag = Distribution(LAG_S)
         self._in_phase: dict[OrderId, tuple[str, Millis]] = {}  # the orders in hand: their phase, and since when
+        self._node_calls: Counter[tuple[str, str, str]] = Counter()
+        self._node_seconds: dict[str, Distribution] = {}
         self._watched: list[tuple[str, str, str, Callable[[], float]]] = []
 
     def watch(self, name: str, meaning: str, read: Callable[[], float], *, counts: bool = False) -> None:
         """Tell what `read` returns under a name: what there is now, or, if it `counts`, all that there ever was."""
         self._watched.append(("counter" if counts else "gauge", name, meaning, read))
+
+    def hear_node(self, endpoint: str, method: str, outcome: str, took_s: float) -> None:
+        """Count an exchange with a node of the chain."""
+        self._node_calls[endpoint, method, outcome] += 1
+        self._node_seconds.setdefault(method, Distribution(SECONDS)).add(took_s)
 
     def hear(self, updates: Sequence[Update]) -> None:
         """Count one commit of this process."""
@@ -213,6 +220,13 @@ class Metrics:
         for (venue, code), count in sorted(self._answers.items()):
             answers.add_metric([venue, code], count)
         yield answers
+        calls = CounterMetricFamily(
+            "fillwright_node_calls", "Calls to nodes of the chain.", labels=["node", "method", "outcome"]
+        )
+        for of, count in sorted(self._node_calls.items()):
+            calls.add_metric(of, count)
+        yield calls
+        yield histogram("node_call_seconds", "How long nodes took to answer.", "method", self._node_seconds)
         yield histogram("phase_seconds", "How long orders were in each phase.", "phase", self._phases)
         yield histogram("venue_quote_seconds", "How long venues took to quote.", "venue", self._quote_seconds)
         yield histogram("quote_to_fill_bps", "How much more than quoted was received.", "", {"": self._quote_to_fill})

@@ -13,7 +13,9 @@ from typing import Final
 import structlog
 
 from fillwright.chain.building import Tip
-from fillwright.chain.rpc import Rpc, RpcSettings
+from fillwright.chain.endpoint import Listener
+from fillwright.chain.hints import Hints
+from fillwright.chain.rpc import Rpc, RpcSettings, unheard
 from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
 from fillwright.core.accounts import Address, format_address, parse_address
@@ -43,6 +45,7 @@ GENESIS: Final = {
 }
 """The names of the public chains: the hashes of their first blocks."""
 
+POLL_MS: Final = 800  # two slots: how often nodes are asked for an outcome where no news can come
 TABLE_HEAD_BYTES: Final = 56  # of an address lookup table; behind it come addresses of 32 bytes
 
 
@@ -86,20 +89,24 @@ class Solana:
             tip=tip,
             tables=await _tables(self.rpc, settings.lookup_tables),
         )
-        chain = SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash)
+        hints = Hints(settings.rpc_ws_url, max(settings.outcome_poll_ms, POLL_MS), commitment=settings.commitment)
+        chain = SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash, hints)
         metrics.watch("rollbacks", "Swaps that a fork dropped.", lambda: chain.counts.rolled_back, counts=True)
         metrics.watch("requotes", "Quotes that a simulation belied.", lambda: chain.counts.requoted, counts=True)
-        watching = asyncio.create_task(chain.watch())
+        tasks = [asyncio.create_task(chain.watch()), asyncio.create_task(hints.run())]
         try:
             yield chain
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -> AsyncIterator[Solana]:
     """Reach the nodes, see that they are of the chain that is meant, and learn of the pools.
+
+    `heard` is told of each call to a node.
 
     Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
     """
@@ -111,7 +118,8 @@ async def connect(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
             settings.rpc_timeout_ms,
             settings.rpc_deadline_ms,
             settings.rpc_lag_slots_max,
-        )
+        ),
+        heard,
     )
     try:
         genesis_hash = await rpc.genesis_hash()

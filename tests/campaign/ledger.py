@@ -112,6 +112,9 @@ class RemoteChain:
         outcome: Fill | ExecutionError | None = await self.ask("outcome", signature, min_slot)
         return outcome
 
+    async def wait(self, signature: Signature, span_ms: int) -> None:
+        await asyncio.sleep(span_ms / 1000)
+
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
         for swap in await self.ask("swaps"):
             yield swap

@@ -21,6 +21,7 @@ from typing import Any
 
 from fillwright.backends import open_store
 from fillwright.backends.memory import MemoryBus
+from fillwright.chain.hints import Hints
 from fillwright.chain.rpc import Rpc
 from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
@@ -147,7 +148,8 @@ async def a_life(
     )
     async with connect(settings, clock) as solana:
         wallet = open_wallet(settings.wallet, {})
-        chain = SolanaChain(solana.rpc, wallet, solana.pools, clock, SolanaSettings(), solana.genesis_hash)
+        hints = Hints("", 800)
+        chain = SolanaChain(solana.rpc, wallet, solana.pools, clock, SolanaSettings(), solana.genesis_hash, hints)
         venues, prices, _ = solana.market
         gate = Gate(store, clock)
         await gate.open()

@@ -197,6 +197,11 @@ async def binary(request: web.Request, reply: Json) -> web.StreamResponse:
     return web.Response(body=b'{"jsonrpc":"2.0","id":1,"result":"\xff\xfe"}', content_type="application/json")
 
 
+async def nested(request: web.Request, reply: Json) -> web.StreamResponse:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    return web.Response(body=b'{"jsonrpc":"2.0","id":1,"result":' + deep + b"}", content_type="application/json")
+
+
 async def a_batch(request: web.Request, reply: Json) -> web.StreamResponse:
     return web.json_response([reply])
 
@@ -250,6 +255,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "truncated JSON": truncated,
     "a page": a_page,
     "binary": binary,
+    "nested without end": nested,
     "a batch": a_batch,
     "nothing": nothing,
     "another's id": another_id,

@@ -202,6 +202,7 @@ async def test_a_connection_on_which_nothing_is_heard_is_made_anew() -> None:
         "?",
         "[]",
         "null",
+        pytest.param('{"x":' + "[" * 100_000 + "]" * 100_000 + "}", id="nested without end"),
         '{"id": "1"}',
         {"id": 2, "error": {"code": -32602, "message": "Invalid params"}},
         {"id": 2, "result": True},

@@ -912,3 +912,21 @@ def test_a_node_is_called_by_its_host_and_two_on_one_host_are_told_apart() -> No
 def test_without_a_node_there_is_no_client() -> None:
     with pytest.raises(ValueError, match="FILLWRIGHT_RPC_URLS"):
         Rpc(RpcSettings(()))
+
+
+async def test_a_call_does_not_follow_a_node_elsewhere() -> None:
+    node, elsewhere = Node(), Node()
+    async with an_rpc(node) as rpc, running(elsewhere):
+        node.always = http(307, Location=f"{elsewhere.url}/{KEY}")
+        with pytest.raises(ChainUnavailable, match="HTTP 307"):
+            await rpc.finalized()
+    assert elsewhere.calls == []
+
+
+@pytest.mark.parametrize("url", [f"http://no host/{KEY}", f"http://\u2603.\u2024/{KEY}", f"ftp://host/{KEY}"])
+async def test_what_cannot_be_a_url_is_unknown_and_not_shown(url: str) -> None:
+    rpc = Rpc(RpcSettings((url,)))
+    with pytest.raises(ChainUnavailable) as told:
+        await rpc.finalized()
+    assert KEY not in "".join(traceback.format_exception(told.value))
+    await rpc.close()

@@ -19,7 +19,7 @@ def test_an_engine_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
         port = str(other.getsockname()[1])
         refusals = {
             ("QUEUE_CONCURRENCY", "0"): (2, "QUEUE_CONCURRENCY='0': Expected `int` >= 1 (invalid_settings)"),
-            ("FILLWRIGHT_X", "1"): (2, "unknown setting: FILLWRIGHT_X; see .env.example"),
+            ("FILLWRIGHT_QQQQ", "1"): (2, "unknown setting: FILLWRIGHT_QQQQ; see .env.example"),
             ("FILLWRIGHT_METRICS_PORT", port): (
                 1,
                 f"the engine cannot start: cannot tell metrics on 127.0.0.1, port {port}: ",

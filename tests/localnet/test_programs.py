@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, PoolAccounts, Trader
@@ -30,8 +30,8 @@ def test_a_swap_pays_its_quote_and_leaves_the_pool_as_the_model_says(name: str) 
     @given(model.worlds(), u64s, st.booleans())
     def check(world: PoolAccounts, amount: int, a_to_b: bool) -> None:
         quote = quoted(world, amount, a_to_b, name)
-        assume(quote is not None)
-        assert quote is not None
+        if quote is None:
+            return
         paid, after = swapped(world, quote, name)
         assert paid == quote.out_amount
         expected = model.after(world, quote)

@@ -279,6 +279,9 @@ class FaultyChain:
         node = self.node
         return await self._ask("outcome", signature[:12], lambda: node.outcome(signature, min_slot=min_slot))
 
+    async def wait(self, signature: Signature, span_ms: int) -> None:
+        await self._process.clock.sleep(span_ms)
+
     async def _ask(self, what: str, about: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         process = self._process
         process.check()

@@ -191,7 +191,7 @@ class Endpoint:
             raise Unanswered("rate_limited" if status == 429 else "http", f"HTTP {status}", rest_s=rest_s)
         try:
             reply = _replies.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Unanswered("garbage", f"not a JSON-RPC reply: {self._shown(str(error))}") from None
         if reply.error is not None:
             if reply.id not in (number, None) or reply.result is not msgspec.UNSET:
@@ -206,7 +206,7 @@ class Endpoint:
     def _read(self, read: Callable[[msgspec.Raw], T], result: msgspec.Raw) -> T:
         try:
             return read(result)
-        except (msgspec.DecodeError, ValueError, UnknownToken) as error:
+        except (msgspec.DecodeError, ValueError, UnknownToken, RecursionError) as error:
             raise Unanswered("garbage", f"a result that does not fit: {self._shown(str(error))}") from None
 
     async def _post(self, body: bytes, timeout_s: float) -> tuple[int, bytes, float]:
@@ -258,7 +258,7 @@ class Endpoint:
                 raise ValueError("no error in it")
             fault = read_fault(data.err)
             fault = replace(fault, name=self._shown(fault.name), detail=self._shown(fault.detail))
-        except (msgspec.DecodeError, ValueError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return Unanswered("error", f"error {error.code} without the transaction's error: {words}", rests=False)
         logs = tuple(self._shown(line) for line in data.logs or ())
         return PreflightFailed(f"{self.label} expects the transaction to fail: {fault}", fault, logs)

@@ -1,4 +1,4 @@
-"""What a Solana node tells unasked, over a WebSocket: that a signature is final, and which slot it is.
+"""What a Solana node tells unasked, over a WebSocket: that a signature has landed, and which slot it is.
 
 A hint is a reason to look now instead of later, and nothing else: it may be lost, late, doubled or wrong, and the
 connection may be gone. So `wait` returns nothing, and whoever waited asks the chain either way.
@@ -13,7 +13,7 @@ import itertools
 import random
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import aiohttp
 import msgspec
@@ -59,9 +59,11 @@ class Hints:
         poll_ms: Millis,
         watched_max: int = WATCHED_MAX,
         chance: Callable[[], float] = random.random,
+        commitment: Literal["confirmed", "finalized"] = "finalized",
     ) -> None:
         self._url = url
         self._poll_ms = poll_ms
+        self._commitment = commitment
         self._watched_max = watched_max
         self._chance = chance
         self._socket: aiohttp.ClientWebSocketResponse | None = None
@@ -143,7 +145,7 @@ class Hints:
     def _hear(self, text: str) -> None:
         try:
             message = _messages.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError):
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
             return
         if message.method == "signatureNotification" and message.params is not None:
             signature = self._subscriptions.pop(message.params.subscription, None)
@@ -177,7 +179,7 @@ class Hints:
             if subscription is not None:
                 self._subscriptions.pop(subscription, None)
                 await socket.send_str(self._call("signatureUnsubscribe", [subscription]))
-        call = self._call("signatureSubscribe", [signature, {"commitment": "finalized"}], signature)
+        call = self._call("signatureSubscribe", [signature, {"commitment": self._commitment}], signature)
         await socket.send_str(call)
 
     def _call(self, method: str, params: list[object], signature: Signature | None = None) -> str:

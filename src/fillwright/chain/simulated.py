@@ -65,6 +65,7 @@ class ChainSettings:
     dropped_rate: float = 0.0
     late_rate: float = 0.0
     reply_lost_rate: float = 0.0
+    fills_as_quoted: bool = False
 
 
 class Memo(msgspec.Struct, frozen=True):
@@ -242,6 +243,9 @@ class SimulatedChain:
             return entry
         return SlippageExceeded(entry) if entry.startswith("slippage") else TransactionReverted(entry)
 
+    async def wait(self, signature: Signature, span_ms: Millis) -> None:  # noqa: ARG002 - every one takes as long
+        await self._clock.sleep(span_ms)
+
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
         for swap in self._ledger.swaps():
             yield swap
@@ -258,7 +262,7 @@ class SimulatedChain:
         if self._ledger.height(lands_at_ms) > transaction.last_valid_block_height:
             return
         quoted, least = memo.quoted_out, memo.min_out
-        result: int | str = quoted - int((quoted - least) * chance())
+        result: int | str = quoted if settings.fills_as_quoted else quoted - int((quoted - least) * chance())
         if chance() < settings.reverted_rate:
             result = "the program returned custom error 6000"
         elif chance() < settings.slippage_exceeded_rate:

@@ -39,6 +39,7 @@ from fillwright.chain.building import (
     signed,
     unsigned,
 )
+from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
 from fillwright.chain.rpc import SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
 from fillwright.chain.wallet import Wallet
@@ -57,7 +58,7 @@ from fillwright.core.errors import (
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Clock, Finalized, LandedSwap, PreparedSwap, Swaps
 from fillwright.core.routing import Route
-from fillwright.core.units import BPS, BaseUnits, OrderId, Signature, base58, format_amount
+from fillwright.core.units import BPS, BaseUnits, Millis, OrderId, Signature, base58, format_amount
 
 ROUNDS_MAX: Final = 3
 HOP_SLACK_BPS: Final = 10
@@ -66,6 +67,7 @@ UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 WATCH_MS: Final = 2_000
+ASKED_MS: Final = 2_000  # how often nodes are asked for an outcome where news can come
 FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
 
 AROUND: Final = frozenset((SYSTEM, SPL_TOKEN, TOKEN_2022, ASSOCIATED_TOKEN, MEMO, COMPUTE_BUDGET))
@@ -115,11 +117,19 @@ class SolanaChain:
     """Signs for one wallet."""
 
     def __init__(
-        self, rpc: Rpc, wallet: Wallet, swaps: Swaps, clock: Clock, settings: SolanaSettings, genesis_hash: str
+        self,
+        rpc: Rpc,
+        wallet: Wallet,
+        swaps: Swaps,
+        clock: Clock,
+        settings: SolanaSettings,
+        genesis_hash: str,
+        hints: Hints,
     ) -> None:
         self.identity = f"solana:{genesis_hash}:{format_address(wallet.address)}"
         self.counts = SolanaCounts()
         self._rpc = rpc
+        self._hints = hints
         self._wallet = wallet
         self._swaps = swaps
         self._clock = clock
@@ -190,6 +200,10 @@ class SolanaChain:
         if status.commitment != "finalized" and transaction is not None:
             self._watched[signature] = transaction
         return fill
+
+    async def wait(self, signature: Signature, span_ms: Millis) -> None:
+        """Wait for news of a signature; without any, ask again after a while that nodes can live with."""
+        await self._hints.wait(signature, max(span_ms, ASKED_MS))
 
     async def landed_swaps(self) -> AsyncIterator[LandedSwap]:
         """Yield the wallet's swaps from the chain's own record, oldest first: those with a memo of ours.

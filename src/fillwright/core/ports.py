@@ -126,6 +126,12 @@ class Chain(Protocol):
         Both must be final: a fill or an error that a fork can still undo is not an outcome yet.
         """
 
+    async def wait(self, signature: Signature, span_ms: Millis) -> None:
+        """Return after `span_ms`, or when it is worth looking for an outcome: sooner on news, later where asking costs.
+
+        It says nothing of the outcome.
+        """
+
     def landed_swaps(self) -> AsyncIterator[LandedSwap]:
         """Yield every successful swap of this wallet, oldest first, from the chain's own record.
 

@@ -165,7 +165,7 @@ class Executor:
                     )
             if sending:
                 sent_at_ms = now_ms
-            await self._clock.sleep(self._settings.outcome_poll_ms)
+            await self._chain.wait(transaction.signature, self._settings.outcome_poll_ms)
 
     async def _send(self, order: Order, transaction: SignedTransaction) -> None:
         """Send the bytes. Whether that was answered says nothing: only a look at the chain does."""
