@@ -35,7 +35,7 @@ from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.risk import Risk
 from fillwright.execution.worker import Worker, WorkerSettings
-from fillwright.localnet.faults import ALL, CAMPAIGN, Fault, Rates
+from fillwright.localnet.faults import ALL, CAMPAIGN, Fault, LandingMix, Rates
 from fillwright.settings import Settings
 from fillwright.solana import connect
 from tests.builders import some_id
@@ -47,7 +47,6 @@ from tests.virtual import EPOCH_MS, run
 SOL, USDC = WELL_KNOWN[:2]
 LEASE_MS = 5_000
 CONCURRENCY = 20
-DARK_MS = 600_000
 GIVE_UP_MS = 6 * 3_600_000
 
 
@@ -103,10 +102,38 @@ class RecordsAfterSending(Executor):
         return event
 
 
-PLANTED: dict[str, type[Executor]] = {
-    "signs anew after 30 s": SignsAnewAfter30s,
-    "judges by the tip, without a last look": JudgesByTheTip,
-    "records after sending": RecordsAfterSending,
+@dataclass(frozen=True)
+class Mix:
+    """What goes wrong besides lost calls.
+
+    After how many blocks transactions land, the share of the statuses that is told up to 25 blocks late, within how
+    many dangerous moments the process dies, and for how long no node can be reached.
+    """
+
+    landing: LandingMix = CAMPAIGN
+    hidden_rate: float = 0.2
+    moments_max: int = 400
+    dark_ms: int = 600_000
+
+
+USUAL = Mix()
+SLOW = Mix(((0.97, (80, 120)), (0.03, (1, 5))), dark_ms=0)
+"""Most sendings land after half a minute or more."""
+LATE = Mix(((1.0, (138, 147)),), hidden_rate=0.8, dark_ms=0)
+"""What lands does so in the last blocks that it can, and most statuses are told late."""
+DEADLY = Mix(moments_max=50, dark_ms=0)
+"""The process dies again and again while orders are signed and sent."""
+
+PLANTED: dict[str, tuple[type[Executor], Mix]] = {
+    "signs anew after 30 s": (SignsAnewAfter30s, SLOW),
+    "judges by the tip, without a last look": (JudgesByTheTip, LATE),
+    "records after sending": (RecordsAfterSending, DEADLY),
+}
+AS_IT_IS: dict[str, tuple[type[Executor], Mix]] = {
+    "as it is": (Executor, USUAL),
+    "as it is, slow": (Executor, SLOW),
+    "as it is, late": (Executor, LATE),
+    "as it is, deadly": (Executor, DEADLY),
 }
 
 
@@ -169,19 +196,19 @@ async def a_life(
             await store.close()
 
 
-async def campaign(seed: int, orders: int, executor: type[Executor] = Executor) -> Verdict:
+async def campaign(seed: int, orders: int, executor: type[Executor] = Executor, mix: Mix = USUAL) -> Verdict:
     """Swap orders under every fault, until all are over, and compare them with the chain."""
     chance, verdict = random.Random(seed), Verdict(orders)
     with TemporaryDirectory() as name:
         folder = Path(name)
         async with a_local_chain(seed) as local, ticking(local):
-            disturb(local)
+            disturb(local, mix)
             began_ms = local.clock.now_ms()
             while not verdict.is_over:
                 # Like a process that its supervisor starts again until the nodes can be reached.
                 with contextlib.suppress(ChainUnavailable, VenueUnavailable):
-                    async with a_life(folder, local, chance.randrange(5, 400), chance, executor) as life:
-                        await live(life, local, verdict, began_ms)
+                    async with a_life(folder, local, chance.randrange(5, mix.moments_max), chance, executor) as life:
+                        await live(life, local, verdict, began_ms, mix.dark_ms)
                 await local.clock.sleep(1_000)
             local.faults.clear()
             await local.clock.sleep(120_000)
@@ -191,7 +218,7 @@ async def campaign(seed: int, orders: int, executor: type[Executor] = Executor) 
     return verdict
 
 
-async def live(life: Life, local: Local, verdict: Verdict, began_ms: int) -> None:
+async def live(life: Life, local: Local, verdict: Verdict, began_ms: int, dark_ms: int) -> None:
     """Bring orders, until the process dies or all are over."""
     verdict.lives += 1
     while not life.fuse.blown:
@@ -203,15 +230,15 @@ async def live(life: Life, local: Local, verdict: Verdict, began_ms: int) -> Non
             verdict.is_over = True
             return
         await local.clock.sleep(1_000)
-        if not local.faults.dark_until_ms and local.clock.now_ms() - began_ms > 60_000:
-            local.faults.dark_until_ms = {ALL: local.clock.now_ms() + DARK_MS}
+        if dark_ms and not local.faults.dark_until_ms and local.clock.now_ms() - began_ms > 60_000:
+            local.faults.dark_until_ms = {ALL: local.clock.now_ms() + dark_ms}
         assert local.clock.now_ms() - began_ms < GIVE_UP_MS, "not settled after hours"
     verdict.crashes += 1
 
 
-def disturb(local: Local) -> None:
-    local.faults.landing = CAMPAIGN
-    local.faults.hidden_rate = 0.2
+def disturb(local: Local, mix: Mix) -> None:
+    local.faults.landing = mix.landing
+    local.faults.hidden_rate = mix.hidden_rate
     lost = {Fault.LOST: 0.01, Fault.RESET: 0.02, Fault.TOO_MANY: 0.01, Fault.GATEWAY_TIMEOUT: 0.01}
     local.faults.rates = {ALL: Rates(before=lost, after=lost, slow=0.02)}
 
@@ -250,14 +277,8 @@ def main() -> None:
     parser.add_argument("--planted", action="store_true", help="catch each planted mistake instead")
     chosen = parser.parse_args()
     failed = False
-    for name, executor in PLANTED.items() if chosen.planted else [("as it is", Executor)]:
-        verdicts: list[Verdict] = []
-
-        async def body(executor: type[Executor] = executor, verdicts: list[Verdict] = verdicts) -> None:
-            verdicts.append(await campaign(chosen.seed, chosen.orders, executor))
-
-        run(body())
-        (verdict,) = verdicts
+    for name, (executor, mix) in (PLANTED if chosen.planted else AS_IT_IS).items():
+        verdict = run(campaign(chosen.seed, chosen.orders, executor, mix))
         print(
             f"{name}: {verdict.orders} orders, {verdict.lives} lives, {verdict.crashes} crashes, {verdict.calls} calls,"
             f" {dict(verdict.statuses)}; {len(verdict.lost)} lost, {len(verdict.doubled)} doubled,"

@@ -5,7 +5,7 @@ What an order reports is compared with what the wallet holds before and after it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from fillwright.app import open_api, open_engine, open_parts
 from fillwright.chain import solana
-from fillwright.chain.building import Plan, instructions
+from fillwright.chain.building import SYSTEM, Plan, instructions
 from fillwright.core.accounts import AccountMeta, Address, Instruction, format_address
 from fillwright.core.control import Mode, ModeSet
 from fillwright.core.errors import InvalidWallet, Uncapped, WrongNetwork
@@ -47,17 +47,17 @@ MINTS = {"clmm": clmm.MINTS, "dlmm": (dlmm.MINT_A, dlmm.MINT_B), "damm_v1": damm
 
 @dataclass(frozen=True)
 class Held:
-    """What the wallet has: lamports of its own, and of each token in its associated account (None: there is none)."""
+    """What the wallet has, of its own and in associated accounts; `wrapped` is None if there is no account for it."""
 
     lamports: int
     wrapped: int | None
-    usdc: int | None
+    usdc: int
 
 
 def held(local: Local) -> Held:
     own = local.chain.account(local.wallet.pubkey())
     assert own is not None
-    return Held(own.lamports, amount_in(local, SOL_MINT), amount_in(local, USDC_MINT))
+    return Held(own.lamports, amount_in(local, SOL_MINT), amount_in(local, USDC_MINT) or 0)
 
 
 def amount_in(local: Local, mint: Address) -> int | None:
@@ -96,7 +96,7 @@ def sends(local: Local) -> int:
     return local.faults.calls["sendTransaction"]
 
 
-def only(*names: str) -> object:
+def only(*names: str) -> Callable[[Local], Sequence[Address]]:
     def prepare(local: Local) -> Sequence[Address]:
         return [address for pool_type, address in local.market.pools if pool_type.name in names]
 
@@ -195,7 +195,7 @@ async def test_the_out_token_s_account_is_made_where_there_is_none_and_its_rent_
         usdc = Pubkey.from_bytes(associated(local.owner, USDC_MINT))
         local.chain.set_account(usdc, Account(0, b"", Pubkey.default()))
         before = held(local)
-        assert before.usdc is None
+        assert before.usdc == 0
         order = await swapped(world, local, amount="1.5")
         paid = 15 * SOL // 10 + order["fill"]["feeLamports"] + RENT
         assert held(local) == Held(before.lamports - paid, None, units(order["fill"]["outAmount"], 6))
@@ -287,7 +287,7 @@ async def test_nothing_is_signed_for_a_pool_whose_program_pays_otherwise_than_it
         assert isinstance(last, Transfer)
         return replace(effect, movements=(*others, replace(last, amount=last.amount - 1)))
 
-    monkeypatch.setitem(emulation.PROGRAMS, RAYDIUM_CPMM, upgraded)  # type: ignore[arg-type]  # a dict, to be sure
+    monkeypatch.setitem(emulation.PROGRAMS, RAYDIUM_CPMM, upgraded)
     async with trading(tmp_path, only("cpmm")) as (world, local):
         before = held(local)
         order = await ended(world, amount="1.5")
@@ -303,10 +303,9 @@ async def test_the_policy_refuses_what_was_slipped_into_the_transaction(
 ) -> None:
     def tampered(plan: Plan, units: int, micro_lamports: int, *, unwraps: bool = True) -> list[Instruction]:
         metas = (AccountMeta(plan.wallet, is_signer=True, is_writable=True), AccountMeta(TOKEN, is_writable=True))
-        stolen = Instruction(address_of_system, metas, b"\x02\0\0\0" + (10**8).to_bytes(8, "little"))
+        stolen = Instruction(SYSTEM, metas, b"\x02\0\0\0" + (10**8).to_bytes(8, "little"))
         return [*instructions(plan, units, micro_lamports, unwraps=unwraps), stolen]
 
-    address_of_system = solana.SYSTEM
     monkeypatch.setattr(solana, "instructions", tampered)
     async with trading(tmp_path) as (world, local):
         before = held(local)
@@ -348,6 +347,10 @@ async def test_every_type_of_pool_pays_what_it_is_quoted_to_the_last_unit(tmp_pa
     async with trading(tmp_path, prepare) as (world, local):
         ((a, b),) = pairs
         for index in range(4):
+            # Fees that a swap raises have fallen again, and profits that were held back are paid out: what a pool pays
+            # does not change from one second to the next.
+            local.chain.move_clock(30 * 86_400)
+            await local.clock.sleep(10 * SLOT_MS)
             token_in, token_out = (a, b) if index % 2 else (b, a)
             amount = (
                 ("0.75" if token_in == "SOL" else "12.345678") if index < 2 else ("3" if token_in == "SOL" else "77")

@@ -225,9 +225,10 @@ class LocalChain:
         """Let a fork without the newest blocks' transactions win: what they did is undone, and they may land again."""
         slot = self.block_behind(blocks).slot
         for key, history in self._history.items():
-            undone = [history.changes.pop()[1] for _ in list(history.changes) if history.changes[-1][0] > slot]
+            undone = [before for changed_at, before in history.changes if changed_at > slot]
             if undone and key != CLOCK:
-                self._vm.set_account(key, undone[-1] or Account(0, b"", Pubkey.default()))
+                self._put({key: undone[0]})
+                history.changes = deque(each for each in history.changes if each[0] <= slot)
         for landed in [each for each in self._landed.values() if each.block.slot > slot]:
             self._forget(landed)
 
@@ -289,7 +290,7 @@ class LocalChain:
 
     @property
     def time(self) -> ChainTime:
-        return ChainTime(self.tip.slot, self.tip.slot // SLOTS_PER_EPOCH, self.tip.time_s)
+        return _time_of(self.tip)
 
     def _existing(self, key: Pubkey) -> Account | None:
         account = self._vm.get_account(key)
@@ -312,12 +313,19 @@ class LocalChain:
         created = self._heights.get(blockhash)
         return created is not None and self.tip.height < created + BLOCKHASH_BLOCKS
 
-    def simulate(self, transaction: VersionedTransaction) -> Execution:
-        """Return what would come of a transaction now. Signatures and blockhash are not looked at."""
+    def simulate(self, transaction: VersionedTransaction, block: Block) -> Execution:
+        """Return what would have come of a transaction after a block. Signatures and blockhash are not looked at."""
         resolved = resolve(transaction.message, self._data)
         if resolved is None:
             return Execution("AddressLookupTableNotFound", (), 0, 0, False, {})
-        return self._execute(transaction, resolved, keep=False)
+        now = {key: self._existing(key) for key in resolved.keys if key != CLOCK}
+        then = {key: self.account(key, block.slot) for key in now}
+        changed = [key for key in now if now[key] != then[key]]
+        self._put({key: then[key] for key in changed})
+        try:
+            return self._execute(transaction, resolved, block, keep=False)
+        finally:
+            self._put({key: now[key] for key in changed})
 
     def _land(self, transaction: VersionedTransaction, block: Block) -> None:
         signature, created = transaction.signatures[0], self._heights.get(transaction.message.recent_blockhash)
@@ -328,7 +336,7 @@ class LocalChain:
             return
         before = {key: self._existing(key) for key in resolved.keys}
         tokens_before = self._tokens(resolved, before)
-        execution = self._execute(transaction, resolved, keep=True)
+        execution = self._execute(transaction, resolved, block, keep=True)
         if not execution.charged:
             return
         after = {key: self._existing(key) for key in resolved.keys}
@@ -353,9 +361,11 @@ class LocalChain:
         for key in dict.fromkeys(resolved.keys):
             self._by_key.setdefault(key, []).append(signature)
 
-    def _execute(self, transaction: VersionedTransaction, resolved: Resolved, *, keep: bool) -> Execution:
-        """Execute, with emulated programs; keep what it changes, or change nothing."""
-        rewritten = rewrite(transaction, resolved, State(self.time, self._plain))
+    def _execute(
+        self, transaction: VersionedTransaction, resolved: Resolved, block: Block, *, keep: bool
+    ) -> Execution:
+        """Execute at a block's time, with emulated programs; keep what it changes, or change nothing."""
+        rewritten = rewrite(transaction, resolved, State(_time_of(block), self._plain))
         executed = rewritten.transaction if rewritten else transaction
         payer = resolved.keys[0]
         payer_before = self._existing(payer)
@@ -410,10 +420,13 @@ class LocalChain:
     def _roll_back(
         self, before: Mapping[Pubkey, Account | None], payer: Pubkey, payer_before: Account | None, fee: int
     ) -> None:
-        for key, account in before.items():
-            self._vm.set_account(key, account or Account(0, b"", Pubkey.default()))
+        self._put(before)
         assert payer_before is not None
         self._vm.set_account(payer, _with_lamports(payer_before, payer_before.lamports - fee))
+
+    def _put(self, accounts: Mapping[Pubkey, Account | None]) -> None:
+        for key, account in accounts.items():
+            self._vm.set_account(key, account or Account(0, b"", Pubkey.default()))
 
     def _note_change(self, key: Pubkey, before: Account | None, slot: int) -> None:
         changes = self._history.setdefault(key, _History()).changes
@@ -491,6 +504,10 @@ def is_signed(transaction: VersionedTransaction) -> bool:
     """Whether a transaction bears the signatures that it needs, and they are right."""
     message, signatures = transaction.message, transaction.signatures
     return len(signatures) == message.header.num_required_signatures and all(transaction.verify_with_results())
+
+
+def _time_of(block: Block) -> ChainTime:
+    return ChainTime(block.slot, block.slot // SLOTS_PER_EPOCH, block.time_s)
 
 
 def _lamports(account: Account | None) -> int:

@@ -239,7 +239,7 @@ class Rpc:
         asked = {"commitment": config.get("preflightCommitment"), "minContextSlot": config.get("minContextSlot")}
         block = self._block({key: value for key, value in asked.items() if value is not None})
         if self._is_valid(transaction.message.recent_blockhash, block):
-            execution = self.chain.simulate(transaction)
+            execution = self.chain.simulate(transaction, block)
         else:
             execution = _refused("BlockhashNotFound")
         if execution.error is not None:
@@ -268,7 +268,7 @@ class Rpc:
         elif not replaces and self.chain.landed(transaction.signatures[0]) is not None:
             execution = _refused("AlreadyProcessed")
         else:
-            execution = self.chain.simulate(transaction)
+            execution = self.chain.simulate(transaction, block)
         value = {
             "err": execution.error,
             "logs": list(execution.logs),
