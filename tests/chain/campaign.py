@@ -117,7 +117,7 @@ class Mix:
 
 
 USUAL = Mix()
-SLOW = Mix(((0.97, (80, 120)), (0.03, (1, 5))), dark_ms=0)
+SLOW = Mix(((0.98, (80, 120)), (0.02, (1, 5))), dark_ms=0)
 """Most sendings land after half a minute or more."""
 LATE = Mix(((1.0, (138, 147)),), hidden_rate=0.8, dark_ms=0)
 """What lands does so in the last blocks that it can, and most statuses are told late."""
