@@ -369,6 +369,11 @@ async def check_chain(store: Store, chain: Chain, settings: Settings) -> None:
 
 
 def _wrong_chain(pinned: str, found: str, ledger: Path) -> WrongChain:
+    if found.startswith("solana:"):
+        return WrongChain(
+            f"the orders in this database are on the chain {pinned}, and nodes and wallet are those of {found}: set"
+            " DATABASE_URL to a database of this chain and wallet, a new one if there is none"
+        )
     return WrongChain(
         f"the orders in this database are on the chain {pinned}, and the record at {ledger.absolute()} is that of"
         f" {found}; set FILLWRIGHT_SIM_LEDGER to the file that the database's other processes use, or DATABASE_URL to"
@@ -420,6 +425,16 @@ async def open_solana(settings: Settings, clock: Clock, metrics: Metrics) -> Asy
 
     async with connect(settings, clock, metrics.hear_node) as solana:
         yield solana
+
+
+@contextlib.asynccontextmanager
+async def open_wallet_chain(settings: Settings, clock: Clock) -> AsyncIterator[Chain]:
+    """Reach the chain that the settings name, to look at what the wallet has done there."""
+    from fillwright.chain.hints import Hints
+    from fillwright.solana import connect
+
+    async with connect(settings, clock) as solana:
+        yield await solana.open_chain(settings, clock, Hints("", settings.outcome_poll_ms))
 
 
 async def preview(settings: Settings, request: OrderRequest) -> Json:

@@ -66,31 +66,19 @@ class Solana:
 
         Raise Uncapped, InvalidWallet or ChainUnavailable.
         """
-        # Asked for here, where one is needed: processes that only take orders have none.
-        if not settings.wallet:
-            raise InvalidWallet(f"FILLWRIGHT_MODE={settings.mode} signs swaps, and no wallet is set: FILLWRIGHT_WALLET")
-        wallet = open_wallet(settings.wallet, os.environ, passphrase_file=settings.wallet_passphrase_file)
         if settings.mode == "mainnet":
             _check_caps(control)
-        _, lamports = await self.rpc.balance(wallet.address)
+        hints = Hints(settings.rpc_ws_url, max(settings.outcome_poll_ms, POLL_MS), commitment=settings.commitment)
+        chain = await self.open_chain(settings, clock, hints)
+        _, lamports = await self.rpc.balance(chain.wallet)
         structlog.get_logger().warning(
             "chain.trading",
             mode=settings.mode,
-            wallet=format_address(wallet.address),
+            wallet=format_address(chain.wallet),
             sol=f"{lamports / 10**9:.9f}",
             what=f"signs and sends swaps from this wallet on {settings.mode}",
             limits=_in_words(control),
         )
-        tip = Tip(parse_address(settings.tip_account), settings.tip_lamports) if settings.tip_account else None
-        solana_settings = SolanaSettings(
-            commitment=settings.commitment,
-            priority_fee_micro_lamports_max=settings.priority_fee_micro_lamports_max,
-            fee_lamports_max=settings.fee_lamports_max,
-            tip=tip,
-            tables=await _tables(self.rpc, settings.lookup_tables),
-        )
-        hints = Hints(settings.rpc_ws_url, max(settings.outcome_poll_ms, POLL_MS), commitment=settings.commitment)
-        chain = SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash, hints)
         metrics.watch("rollbacks", "Swaps that a fork dropped.", lambda: chain.counts.rolled_back, counts=True)
         metrics.watch("requotes", "Quotes that a simulation belied.", lambda: chain.counts.requoted, counts=True)
         tasks = [asyncio.create_task(chain.watch()), asyncio.create_task(hints.run())]
@@ -100,6 +88,22 @@ class Solana:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def open_chain(self, settings: Settings, clock: Clock, hints: Hints) -> SolanaChain:
+        """Return the chain as the wallet sees it. Raise InvalidWallet or ChainUnavailable."""
+        # Asked for here, where one is needed: processes that only take orders have none.
+        if not settings.wallet:
+            raise InvalidWallet(f"FILLWRIGHT_MODE={settings.mode} signs swaps, and no wallet is set: FILLWRIGHT_WALLET")
+        wallet = open_wallet(settings.wallet, os.environ, passphrase_file=settings.wallet_passphrase_file)
+        tip = Tip(parse_address(settings.tip_account), settings.tip_lamports) if settings.tip_account else None
+        solana_settings = SolanaSettings(
+            commitment=settings.commitment,
+            priority_fee_micro_lamports_max=settings.priority_fee_micro_lamports_max,
+            fee_lamports_max=settings.fee_lamports_max,
+            tip=tip,
+            tables=await _tables(self.rpc, settings.lookup_tables),
+        )
+        return SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash, hints)
 
 
 @contextlib.asynccontextmanager

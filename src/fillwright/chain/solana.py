@@ -139,6 +139,10 @@ class SolanaChain:
         self._sent: dict[Signature, SignedTransaction] = {}
         self._log = structlog.get_logger()
 
+    @property
+    def wallet(self) -> Address:
+        return self._wallet.address
+
     async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
         """Build, simulate, check and sign. Nothing is sent.
 

@@ -13,12 +13,13 @@ from urllib.parse import quote
 
 import click
 
-from fillwright.app import check_chain, open_chain, open_ledger
+from fillwright.app import check_chain, open_chain, open_ledger, open_wallet_chain
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused, settings_or_fail
 from fillwright.cli.operating import open_database
+from fillwright.cli.running import NO_START
 from fillwright.cli.screen import open_screen, table
 from fillwright.clock import SystemClock
-from fillwright.core.errors import ChainUnavailable, StoreUnavailable
+from fillwright.core.errors import ChainUnavailable
 from fillwright.execution.reconcile import Reconciliation, reconcile
 from fillwright.settings import Settings, sqlite_path
 
@@ -49,10 +50,12 @@ def command(as_json: bool) -> None:
 def judge(settings: Settings) -> Reconciliation:
     """Return how the orders compare with the chain. Raise Refused if there is no such database, or it is unreadable."""
     _check_database(settings)
-    _check_ledger(settings)
+    is_simulated = settings.mode in ("simulated", "paper")
+    if is_simulated:
+        _check_ledger(settings)
     try:
-        return asyncio.run(_judge(settings))
-    except (StoreUnavailable, ChainUnavailable) as error:
+        return asyncio.run(_judge(settings) if is_simulated else _judge_by_nodes(settings))
+    except NO_START as error:
         raise Refused(str(error), error.code) from error
     except (OSError, sqlite3.Error) as error:
         raise Refused(f"cannot read {settings.ledger_path}: {error}", ChainUnavailable.code) from error
@@ -94,6 +97,14 @@ async def _judge(settings: Settings) -> Reconciliation:
             return await reconcile(store, chain)
         finally:
             ledger.close()
+
+
+async def _judge_by_nodes(settings: Settings) -> Reconciliation:
+    _check_schema(settings)
+    clock = SystemClock()
+    async with open_database(settings) as store, open_wallet_chain(settings, clock) as chain:
+        await check_chain(store, chain, settings)
+        return await reconcile(store, chain)
 
 
 def _check_database(settings: Settings) -> None:
