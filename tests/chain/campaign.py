@@ -117,8 +117,8 @@ class Mix:
 
 
 USUAL = Mix()
-SLOW = Mix(((0.98, (80, 120)), (0.02, (1, 5))), dark_ms=0)
-"""Most sendings land after half a minute or more."""
+SLOW = Mix(((0.94, (80, 120)), (0.06, (1, 5))), moments_max=4_000, dark_ms=0)
+"""Most sendings land after half a minute or more, and the process lives to see it."""
 LATE = Mix(((1.0, (138, 147)),), hidden_rate=0.8, dark_ms=0)
 """What lands does so in the last blocks that it can, and most statuses are told late."""
 DEADLY = Mix(moments_max=50, dark_ms=0)
