@@ -361,9 +361,7 @@ class LocalChain:
         for key in dict.fromkeys(resolved.keys):
             self._by_key.setdefault(key, []).append(signature)
 
-    def _execute(
-        self, transaction: VersionedTransaction, resolved: Resolved, block: Block, *, keep: bool
-    ) -> Execution:
+    def _execute(self, transaction: VersionedTransaction, resolved: Resolved, block: Block, *, keep: bool) -> Execution:
         """Execute at a block's time, with emulated programs; keep what it changes, or change nothing."""
         rewritten = rewrite(transaction, resolved, State(_time_of(block), self._plain))
         executed = rewritten.transaction if rewritten else transaction
