@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from tests.chain.campaign import LATE, PLANTED, campaign
@@ -10,6 +12,8 @@ SEED = 20_261_128
 ORDERS = 40
 TO_CATCH = {"signs anew after 30 s": 8, "judges by the tip, without a last look": 10, "records after sending": 20}
 """So many orders show a mistake, under the faults that suit it."""
+TRIES: Final = 4
+"""Chance decides whether one lot of orders meets the moment that a mistake needs: real sockets keep no seed."""
 
 
 async def test_under_every_fault_no_order_is_lost_doubled_or_misreported() -> None:
@@ -29,6 +33,9 @@ async def test_what_lands_in_its_last_blocks_and_is_told_late_is_not_swapped_twi
 @pytest.mark.parametrize(("name", "orders"), TO_CATCH.items())
 async def test_a_planted_mistake_is_caught(name: str, orders: int) -> None:
     executor, mix = PLANTED[name]
-    verdict = await campaign(SEED, orders, executor, mix)
-    print(verdict)
-    assert verdict.doubled
+    for seed in range(SEED, SEED + TRIES):
+        verdict = await campaign(seed, orders, executor, mix)
+        print(verdict)
+        if verdict.doubled:
+            return
+    pytest.fail(f"not caught in {TRIES} times {orders} orders")

@@ -56,6 +56,8 @@ class AmmV4Pool(msgspec.Struct, frozen=True):
     vault_b: Address
     mint_a: Address
     mint_b: Address
+    held_a: BaseUnits
+    held_b: BaseUnits
     reserve_a: BaseUnits
     reserve_b: BaseUnits
     fee_numerator: int
@@ -77,7 +79,7 @@ class AmmV4Pool(msgspec.Struct, frozen=True):
         elif self.status != SWAP_ONLY:
             raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
         reserve_in, reserve_out = (self.reserve_a, self.reserve_b) if a_to_b else (self.reserve_b, self.reserve_a)
-        check_room(reserve_in, amount, self.address)
+        check_room(self.held_a if a_to_b else self.held_b, amount, self.address)
         fee = self._fee(amount)
         swapped = amount - fee
         out = swapped * reserve_out // (reserve_in + swapped) if swapped > 0 else 0
@@ -142,12 +144,13 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     if fee_denominator == 0 or fee_numerator > fee_denominator:
         raise InvalidPool(f"the pool {format_address(address)} takes more than all as its fee")
     # The program serves SPL Token alone: a vault of Token-2022 is refused there.
-    reserve_a = balance(accounts, vault_a, mint_a, SPL_TOKEN) - owed_a
-    reserve_b = balance(accounts, vault_b, mint_b, SPL_TOKEN) - owed_b
+    held_a = balance(accounts, vault_a, mint_a, SPL_TOKEN)
+    held_b = balance(accounts, vault_b, mint_b, SPL_TOKEN)
+    reserve_a, reserve_b = held_a - owed_a, held_b - owed_b
     if reserve_a < 0 or reserve_b < 0:
         raise InvalidPool(f"the pool {format_address(address)} owes more than its vaults hold")
     return AmmV4Pool(
-        address, vault_a, vault_b, mint_a, mint_b, reserve_a, reserve_b,
+        address, vault_a, vault_b, mint_a, mint_b, held_a, held_b, reserve_a, reserve_b,
         fee_numerator, fee_denominator, policy.amm_v4_fee, status, open_time_s,
     )  # fmt: skip
 

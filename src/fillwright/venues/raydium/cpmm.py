@@ -62,6 +62,8 @@ class CpmmPool(msgspec.Struct, frozen=True):
     program_a: Address
     program_b: Address
     observation: Address
+    held_a: BaseUnits
+    held_b: BaseUnits
     reserve_a: BaseUnits
     reserve_b: BaseUnits
     trade_fee: int
@@ -83,13 +85,13 @@ class CpmmPool(msgspec.Struct, frozen=True):
         if at.unix_time_s < self.open_time_s:
             raise NotYetOpen(f"the pool {format_address(self.address)} opens at Unix time {self.open_time_s}")
         if a_to_b:
-            reserve_in, reserve_out = self.reserve_a, self.reserve_b
+            held_in, reserve_in, reserve_out = self.held_a, self.reserve_a, self.reserve_b
             fee_in, fee_out = self.transfer_fee_a, self.transfer_fee_b
         else:
-            reserve_in, reserve_out = self.reserve_b, self.reserve_a
+            held_in, reserve_in, reserve_out = self.held_b, self.reserve_b, self.reserve_a
             fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
-        check_room(reserve_in, arriving, self.address)
+        check_room(held_in, arriving, self.address)
         trade_fee = up(arriving * self.trade_fee, RATE)
         swapped = arriving - trade_fee
         gross = swapped * reserve_out // (reserve_in + swapped) if swapped > 0 else 0
@@ -155,13 +157,15 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         raise UnsupportedMode(f"the pool {format_address(address)} takes a creator fee, which is not modelled")
     if trade_fee > RATE:
         raise InvalidPool(f"the pool {format_address(address)} takes more than all as its fee")
-    reserve_a = balance(accounts, vault_a, mint_a, program_a) - protocol_fees_a - fund_fees_a - creator_fees_a
-    reserve_b = balance(accounts, vault_b, mint_b, program_b) - protocol_fees_b - fund_fees_b - creator_fees_b
+    held_a = balance(accounts, vault_a, mint_a, program_a)
+    held_b = balance(accounts, vault_b, mint_b, program_b)
+    reserve_a = held_a - protocol_fees_a - fund_fees_a - creator_fees_a
+    reserve_b = held_b - protocol_fees_b - fund_fees_b - creator_fees_b
     if reserve_a < 0 or reserve_b < 0:
         raise InvalidPool(f"the pool {format_address(address)} owes more than its vaults hold")
     return CpmmPool(
         address, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
-        reserve_a, reserve_b, trade_fee, not status & SWAPS_OFF, open_time_s,
+        held_a, held_b, reserve_a, reserve_b, trade_fee, not status & SWAPS_OFF, open_time_s,
         transfer_fee(accounts, mint_a, program_a), transfer_fee(accounts, mint_b, program_b),
     )  # fmt: skip
 
