@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools docs site lock clean
+.PHONY: help setup demo demo-chain serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools docs site lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -21,6 +21,9 @@ setup: $(READY) ## Make .venv with the fillwright command and everything that de
 
 demo: $(READY) ## Start an engine, execute five orders at once and watch them live
 	@$(BIN)/fillwright demo
+
+demo-chain: $(READY) ## The same with signed transactions, on a local Solana chain
+	@$(BIN)/fillwright demo --chain
 
 serve: $(READY) ## Run the engine on http://localhost:3000 until Ctrl-C
 	@exec $(BIN)/fillwright serve

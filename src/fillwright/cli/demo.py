@@ -23,7 +23,7 @@ from rich.text import Text
 from fillwright.cli.child import Child, start_engine
 from fillwright.cli.client import Json, RemoteEngine, connect
 from fillwright.cli.exits import EXIT_CODES, Refused, settings_or_fail
-from fillwright.cli.reconcile import counts, judge, meaning
+from fillwright.cli.reconcile import counts, judge, judge_by_nodes, meaning
 from fillwright.cli.screen import (
     open_screen,
     price_text,
@@ -34,6 +34,7 @@ from fillwright.cli.screen import (
     table,
     update_line,
 )
+from fillwright.execution.reconcile import Reconciliation
 
 # (token in, token out, amount), amounts as text: no float touches them on the way.
 SWAPS: Final = (
@@ -45,6 +46,13 @@ SWAPS: Final = (
     ("JUP", "RAY", "800"),
     ("USDC", "BONK", "99.99"),
     ("SOL", "mSOL", "0.75"),
+)
+CHAIN_SWAPS: Final = (
+    ("SOL", "USDC", "1.5"),
+    ("USDC", "SOL", "150"),
+    ("SOL", "USDC", "25"),
+    ("USDC", "SOL", "1000.5"),
+    ("SOL", "USDC", "400"),
 )
 STEPS: Final = ("pending", "routing", "building", "submitted", "confirmed")
 PATIENCE_S: Final = 300
@@ -97,20 +105,23 @@ class Life:
     show_default=True,
     help="Multiplies every simulated delay, up to 5: 0.1 is ten times as fast, 0 waits for nothing.",
 )
-def command(orders: int, speed: float) -> None:
+@click.option("--chain", "on_chain", is_flag=True, help="Swap by signed transactions, on a local Solana chain.")
+def command(orders: int, speed: float, on_chain: bool) -> None:
     """Start an engine, submit orders all at once, and show each one's life.
 
-    The engine runs on a free port over a temporary folder; both are gone afterwards.
+    The engine runs on a free port over a temporary folder; both are gone afterwards, and so is the local chain.
     """
     screen = open_screen()
     with tempfile.TemporaryDirectory(prefix="fillwright-demo-") as folder:
-        environ = _environ(folder, speed)
-        settings = settings_or_fail(environ, Path(folder) / ".env")
+        environ, patience_s = _environ(folder, speed), PATIENCE_S * max(1.0, speed)
         try:
-            lives = asyncio.run(_run(screen, folder, environ, orders, PATIENCE_S * max(1.0, speed)))
+            if on_chain:
+                lives, result = asyncio.run(_run_on_chain(screen, folder, environ, orders, patience_s))
+            else:
+                lives = asyncio.run(_run(screen, folder, environ, SWAPS, orders, patience_s))
+                result = judge(settings_or_fail(environ, Path(folder) / ".env"))
         except asyncio.CancelledError:  # told to stop, and done so
             raise click.Abort from None
-        result = judge(settings)
     screen.print(f"\nReconciled with the chain: {counts(result)}.\n{meaning(result)}\n")
     screen.print(NEXT, soft_wrap=True)
     if not result.clean or any(life.status != "confirmed" for life in lives):
@@ -133,12 +144,43 @@ def _environ(folder: str, speed: float) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-async def _run(screen: Console, folder: str, environ: dict[str, str], orders: int, patience_s: float) -> list[Life]:
+async def _run_on_chain(
+    screen: Console, folder: str, environ: dict[str, str], orders: int, patience_s: float
+) -> tuple[list[Life], Reconciliation]:
+    """Do the same on a local chain, and say what landed there and what the wallet has gained."""
+    from fillwright.cli.localnet import start_chain  # LiteSVM is loaded only where there is a chain
+
+    wallet = Path(folder) / "wallet.json"
+    async with start_chain(wallet) as local:
+        chain_environ = {
+            **environ,
+            "FILLWRIGHT_MODE": "localnet",
+            "FILLWRIGHT_RPC_URLS": local.url,
+            "FILLWRIGHT_RPC_WS_URL": local.websocket_url,
+            "FILLWRIGHT_RPC_REQUESTS_PER_SECOND": "0",
+            "FILLWRIGHT_POOLS": ",".join(local.pools),
+            "FILLWRIGHT_WALLET": f"file:{wallet}",
+        }
+        screen.print(f"Local chain: {local.url}, wallet {local.wallet} with {local.balances()}", soft_wrap=True)
+        lives = await _run(screen, folder, chain_environ, CHAIN_SWAPS, orders, patience_s)
+        _show_landings(screen, lives)
+        screen.print(f"\nThe wallet has {local.balances()} now.")
+        return lives, await judge_by_nodes(settings_or_fail(chain_environ, Path(folder) / ".env"))
+
+
+async def _run(
+    screen: Console,
+    folder: str,
+    environ: dict[str, str],
+    swaps: Sequence[tuple[str, str, str]],
+    orders: int,
+    patience_s: float,
+) -> list[Life]:
     _stop_on_signals()
     async with start_engine(folder, environ) as child, connect(child.url) as engine:
         screen.print(f"Engine: {child.url}, data in {folder}", soft_wrap=True)
         started = time.monotonic()
-        lives = await _submit(engine, orders)
+        lives = await _submit(engine, swaps, orders)
         screen.print(f"{orders} orders submitted at once; each is followed over its own WebSocket.\n")
         await _while_alive(child, _watch(screen, engine, lives), patience_s)
         took_s = time.monotonic() - started
@@ -160,10 +202,10 @@ def _stop_on_signals() -> None:
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
-async def _submit(engine: RemoteEngine, count: int) -> list[Life]:
+async def _submit(engine: RemoteEngine, swaps: Sequence[tuple[str, str, str]], count: int) -> list[Life]:
     bodies = [
         {"tokenIn": token_in, "tokenOut": token_out, "amount": amount, "slippage": "0.01"}
-        for token_in, token_out, amount in islice(cycle(SWAPS), count)
+        for token_in, token_out, amount in islice(cycle(swaps), count)
     ]
     accepted = await asyncio.gather(*(engine.post("/api/orders/execute", body) for body in bodies))
     return [
@@ -245,6 +287,25 @@ def _show_summary(screen: Console, lives: Sequence[Life], took_s: float) -> None
     screen.print("\nHow each order ended:\n", style="bold")
     screen.print(grid)
     screen.print(f"\n{confirmed} of {len(lives)} orders confirmed, {len(lives) - confirmed} failed, in {took_s:.1f} s.")
+
+
+def _show_landings(screen: Console, lives: Sequence[Life]) -> None:
+    grid = table("#", "Slot", "Pools", "Sold", "Received", "Fill to quote", "Signature")
+    for life in lives:
+        order, fill = life.order, life.order["fill"]
+        if fill:
+            chosen = order["explained"]["decisions"][-1]["quotes"][0]
+            grid.add_row(
+                str(life.number),
+                str(fill["slot"]),
+                " + ".join(f"{leg['dex']} {leg['type']}" for leg in chosen["legs"]),
+                f"{fill['inAmount']} {order['tokenIn']}",
+                f"{fill['outAmount']} {order['tokenOut']}",
+                f"{order['explained']['quoteToFillBps']:+} bps",
+                order["txHash"],
+            )
+    screen.print("\nWhat landed on the chain:\n", style="bold")
+    screen.print(grid)
 
 
 def _path(life: Life) -> str:

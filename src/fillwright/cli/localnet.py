@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
+from solders.pubkey import Pubkey
 
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused
 from fillwright.cli.screen import open_screen, table
 from fillwright.clock import SystemClock
-from fillwright.core.accounts import format_address
+from fillwright.core.accounts import Address, format_address
 from fillwright.core.errors import InvalidWallet
+from fillwright.core.units import format_amount
 from fillwright.localnet.chain import LocalChain
 from fillwright.localnet.endpoint import Endpoint
 from fillwright.localnet.faults import Faults
-from fillwright.localnet.world import WALLET_SOL, WALLET_USDC, Market, open_market, open_wallet
+from fillwright.localnet.world import (
+    USDC_MINT,
+    WALLET_SOL,
+    WALLET_USDC,
+    Market,
+    associated,
+    open_market,
+    open_wallet,
+)
 
 PORT: Final = 8899  # where Solana's own tools look for a local chain
 WALLET: Final = Path("localnet-wallet.json")
@@ -81,6 +92,48 @@ async def _run(endpoint: Endpoint, port: int, blocks: Awaitable[None], market: M
         with contextlib.suppress(asyncio.CancelledError):
             await blocks
     finally:
+        await endpoint.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A local chain that runs in this process."""
+
+    market: Market
+    url: str
+    websocket_url: str
+
+    @property
+    def wallet(self) -> str:
+        return str(self.market.wallet.pubkey())
+
+    @property
+    def pools(self) -> list[str]:
+        return [format_address(address) for _, address in self.market.pools]
+
+    def balances(self) -> str:
+        """Return what the wallet holds now, in words."""
+        chain, owner = self.market.chain, self.market.wallet.pubkey()
+        lamports = account.lamports if (account := chain.account(owner)) else 0
+        tokens = chain.account(Pubkey.from_bytes(associated(Address(bytes(owner)), USDC_MINT)))
+        usdc = int.from_bytes(tokens.data[64:72], "little") if tokens else 0
+        return f"{format_amount(lamports, 9)} SOL and {format_amount(usdc, 6)} USDC"
+
+
+@contextlib.asynccontextmanager
+async def start_chain(path: Path) -> AsyncIterator[Running]:
+    """Run a local chain on a free port, with its wallet's key in a new file at `path`."""
+    clock = SystemClock()
+    chain = LocalChain(seed=0, unix_time_s=clock.now_ms() // 1000)
+    market = open_market(chain, open_wallet(path))
+    endpoint = Endpoint(chain, clock, Faults(0))
+    await endpoint.start(0)
+    blocks = asyncio.create_task(chain.run(clock))
+    try:
+        yield Running(market, endpoint.url, endpoint.websocket_url)
+    finally:
+        blocks.cancel()
+        await asyncio.gather(blocks, return_exceptions=True)
         await endpoint.close()
 
 

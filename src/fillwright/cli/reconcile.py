@@ -54,7 +54,7 @@ def judge(settings: Settings) -> Reconciliation:
     if is_simulated:
         _check_ledger(settings)
     try:
-        return asyncio.run(_judge(settings) if is_simulated else _judge_by_nodes(settings))
+        return asyncio.run(_judge(settings) if is_simulated else judge_by_nodes(settings))
     except NO_START as error:
         raise Refused(str(error), error.code) from error
     except (OSError, sqlite3.Error) as error:
@@ -99,7 +99,8 @@ async def _judge(settings: Settings) -> Reconciliation:
             ledger.close()
 
 
-async def _judge_by_nodes(settings: Settings) -> Reconciliation:
+async def judge_by_nodes(settings: Settings) -> Reconciliation:
+    """Return how the orders compare with what nodes tell of the wallet's swaps."""
     _check_schema(settings)
     clock = SystemClock()
     async with open_database(settings) as store, open_wallet_chain(settings, clock) as chain:
