@@ -47,6 +47,7 @@ Commitment: TypeAlias = Literal["processed", "confirmed", "finalized"]
 ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
 STATUSES_MAX: Final = 256  # of one getSignatureStatuses
 SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
+BLOCKHASH_BLOCKS: Final = 150  # a blockhash can be signed against for so many blocks after its own
 TICK_S: Final = 0.001  # a wait that is shorter would not move every clock
 CONNECTIONS_MAX: Final = 64  # to each node
 TOKEN_ACCOUNT_BYTES: Final = 165
@@ -305,7 +306,7 @@ class Rpc:
         self._readers = endpoints[: len(set(settings.urls))]
         self._senders = endpoints
         self._newest_slots: dict[Commitment, int] = {}
-        self._final_height = 0
+        self._final = Finalized(0, 0)
         self._genesis: str | None = None
         self._sending = set[asyncio.Task[Signature]]()
         self._log = structlog.get_logger()
@@ -386,18 +387,28 @@ class Rpc:
     async def latest_blockhash(
         self, commitment: Commitment = "confirmed", min_slot: int | None = None
     ) -> RecentBlockhash:
-        """Return a blockhash to sign against. One that has already expired is no answer."""
+        """Return a blockhash to sign against.
 
-        def make(value: _Blockhash) -> tuple[Hash, int]:
-            if value.last_valid_block_height <= self._final_height:
-                raise ValueError(f"the blockhash expired at block {value.last_valid_block_height}")
-            return Hash(parse_address(value.blockhash)), value.last_valid_block_height
+        Its last height decides when a transaction counts as dead, so it is compared with the newest block that
+        `finalized` has told of: too low, and what can still land would be signed anew; too high, and it never ends.
+        """
 
-        params = [_config(commitment, min_slot)]
-        slot, (blockhash, height) = await self._in_context(
-            "getLatestBlockhash", params, _blockhashes, make, commitment, min_slot
-        )
-        return RecentBlockhash(blockhash, height, slot)
+        async def attempt(endpoint: Endpoint, until_s: float) -> RecentBlockhash:
+            def read(result: msgspec.Raw) -> RecentBlockhash:
+                reply = _blockhashes.decode(result)
+                slot, last = reply.context.slot, reply.value.last_valid_block_height
+                self._saw(endpoint, slot, commitment, min_slot)
+                least = self._final.block_height + BLOCKHASH_BLOCKS
+                most = least + slot - self._final.slot  # there are no more blocks than slots
+                if not least <= last <= most:
+                    words = f"a blockhash of slot {slot} that is valid up to block {last}, not from {least} to {most}"
+                    raise Unanswered("old_view", words, rests=False)
+                return RecentBlockhash(Hash(parse_address(reply.value.blockhash)), last, slot)
+
+            params = [_config(commitment, min_slot)]
+            return await self._exchange(endpoint, until_s, "getLatestBlockhash", params, read)
+
+        return await self._first("getLatestBlockhash", attempt)
 
     async def finalized(self, min_slot: int | None = None) -> Finalized:
         """Return height and slot of the newest finalized block, of one answer, so that they are of one block."""
@@ -414,7 +425,7 @@ class Rpc:
             return await self._exchange(endpoint, until_s, "getEpochInfo", params, read)
 
         finalized = await self._first("getEpochInfo", attempt)
-        self._final_height = max(self._final_height, finalized.block_height)
+        self._final = max(self._final, finalized, key=lambda each: each.block_height)
         return finalized
 
     # ---- transactions

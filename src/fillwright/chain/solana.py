@@ -155,6 +155,7 @@ class SolanaChain:
         mints = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
         accounts = await self._accounts(list(dict.fromkeys(mints)))
         await self._check_funds(order, accounts[0])
+        await self._rpc.finalized()  # what the blockhash's last height is compared with
         min_slot = 0
         for _ in range(ROUNDS_MAX):
             way = await self._way(order, route, min_out_amount, min_slot)
