@@ -5,13 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from solders.account import Account
+from solders.instruction import Instruction
+from solders.keypair import Keypair
+from solders.pubkey import Pubkey
+from solders.signature import Signature
+from solders.system_program import ID as SYSTEM
+from solders.system_program import TransferParams, transfer
 
+from fillwright.chain.building import MEMO
+from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable
 from fillwright.localnet import rpc as local_rpc
+from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm
 from tests.chain.node import BLOCKHASH, SKIPPED, Node, in_context
 from tests.chain.test_rpc import FINAL, SLOT, an_rpc
-from tests.chain.test_trading import ended, sends
-from tests.chain.trading import trading
+from tests.chain.test_trading import FINAL_MS, ended, held, only, rollbacks, sends, swapped, units
+from tests.chain.trading import SLOT_MS, all_of_them, ticking, trading, trading_settings
+from tests.localnet.local import a_local_chain, transaction_of
+from tests.venues.model import address
+from tests.virtual import until
+from tests.world import a_world
 
 
 @pytest.mark.parametrize("off", [-40, 60, 10**12])
@@ -37,3 +51,17 @@ async def test_nothing_is_signed_that_would_count_as_dead_while_it_can_still_lan
         order = await ended(world, amount="1.5")
         assert (order["status"], order["error"]["code"]) == ("failed", "chain_unavailable")
         assert sends(local) == 0
+
+
+async def test_a_stranger_who_copies_an_order_s_memo_does_not_disturb_the_reconciliation(tmp_path: Path) -> None:
+    async with trading(tmp_path) as (world, local):
+        order = await swapped(world, local, amount="1.5")
+        stranger = Keypair.from_seed(address("stranger"))
+        local.chain.set_account(stranger.pubkey(), Account(SOL, b"", SYSTEM))
+        gift = transfer(TransferParams(from_pubkey=stranger.pubkey(), to_pubkey=local.wallet.pubkey(), lamports=1))
+        memo = Instruction(Pubkey.from_bytes(MEMO), f"fillwright:{order['orderId']}:2".encode(), [])
+        blockhash = str(local.chain.tip.blockhash)
+        signature = await local.send(transaction_of(stranger, [gift, memo], blockhash))
+        await until(lambda: local.chain.landed(Signature.from_string(signature)) is not None)
+        await local.clock.sleep(FINAL_MS + SLOT_MS)
+        assert (await world.reconcile()).findings == []

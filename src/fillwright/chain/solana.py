@@ -231,6 +231,8 @@ class SolanaChain:
             landed = await self._rpc.transaction(signature, commitment, min_slot=None)
             if landed is None:
                 raise ChainUnavailable(f"a node lists {signature}, and none shows it")
+            if landed.keys[0] != self._wallet.address:
+                continue  # anybody may name the wallet, and copy a memo: what it did not pay for, it did not sign
             yield LandedSwap(order_id, attempt, signature, self._fill(landed))
 
     async def watch(self) -> None:
