@@ -65,3 +65,14 @@ async def test_a_stranger_who_copies_an_order_s_memo_does_not_disturb_the_reconc
         await until(lambda: local.chain.landed(Signature.from_string(signature)) is not None)
         await local.clock.sleep(FINAL_MS + SLOT_MS)
         assert (await world.reconcile()).findings == []
+
+
+async def test_a_stranger_who_sends_lamports_to_a_token_account_that_is_yet_to_be_made_stops_no_order(
+    tmp_path: Path,
+) -> None:
+    async with trading(tmp_path) as (world, local):
+        usdc = Pubkey.from_bytes(associated(local.owner, USDC_MINT))
+        local.chain.set_account(usdc, Account(890_880, b"", SYSTEM))
+        order = await swapped(world, local, amount="1.5")
+        assert held(local).usdc == units(order["fill"]["outAmount"], 6)
+        assert (await world.reconcile()).findings == []

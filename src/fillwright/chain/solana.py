@@ -284,7 +284,10 @@ class SolanaChain:
         addresses = [associated_account(self._wallet.address, mint, self._programs[mint]) for mint in mints]
         _, held = await self._rpc.read(addresses)
         return [
-            TokenAccount(mint, self._programs[mint], address, account is not None)
+            # Anybody may send lamports to the address: that makes no token account of it.
+            TokenAccount(
+                mint, self._programs[mint], address, account is not None and account.owner == self._programs[mint]
+            )
             for mint, address, account in zip(mints, addresses, held, strict=True)
         ]
 

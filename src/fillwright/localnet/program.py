@@ -139,7 +139,7 @@ class State:
 
     def _add(self, address: Address, at: int, amount: int) -> None:
         account = self.account(address)
-        if account is None:
+        if account is None or not account.data:
             return  # created earlier in this transaction: no program here asks what a trader has
         (held,) = unpack_from("<Q", account.data, at)
         data = bytearray(account.data)
