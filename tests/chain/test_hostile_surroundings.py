@@ -76,3 +76,18 @@ async def test_a_stranger_who_sends_lamports_to_a_token_account_that_is_yet_to_b
         order = await swapped(world, local, amount="1.5")
         assert held(local).usdc == units(order["fill"]["outAmount"], 6)
         assert (await world.reconcile()).findings == []
+
+
+@pytest.mark.parametrize("token_in", ["SOL", "USDC"])
+async def test_a_tip_is_no_part_of_a_fill_after_the_settings_have_changed_either(tmp_path: Path, token_in: str) -> None:
+    tip_account = address("tips")
+    async with a_local_chain() as local, ticking(local):
+        local.chain.set_account(Pubkey.from_bytes(tip_account), Account(SOL, b"", SYSTEM))
+        chosen = trading_settings(local, all_of_them(local), tmp_path)
+        chosen["database_url"] = f"sqlite:///{tmp_path}/orders.db"
+        tip = {"tip_account": format_address(tip_account), "tip_lamports": 12_345}
+        async with a_world(clock=local.clock, **chosen, **tip) as world:
+            await swapped(world, local, tokenIn=token_in, tokenOut="USDC" if token_in == "SOL" else "SOL", amount="1.5")
+            assert (await world.reconcile()).findings == []
+        async with a_world(clock=local.clock, **chosen) as world:
+            assert (await world.reconcile()).findings == []

@@ -408,9 +408,9 @@ class SolanaChain:
         """Return what a swap did, from what the wallet's accounts held before and after.
 
         SOL is what all of the wallet's accounts together gained or lost in lamports, fee and tip aside: rent that is
-        paid into an account of its own is no loss.
+        paid into an account of its own is no loss. Which tip that was, the transaction itself says.
         """
-        wallet, tip = self._wallet.address, self._settings.tip
+        wallet = self._wallet.address
         mints = {associated_account(wallet, SOL_MINT, SPL_TOKEN): SOL_MINT}
         changes: Counter[Address] = Counter()
         for sign, balances in ((-1, landed.pre_tokens), (1, landed.post_tokens)):
@@ -418,7 +418,7 @@ class SolanaChain:
                 if each.owner == wallet:
                     mints[account] = each.mint
                     changes[each.mint] += sign * each.amount
-        counted = {wallet, *mints} | ({tip.account} if tip else set())
+        counted = {wallet, *mints, *_paid_outright(landed)}
         changes[SOL_MINT] = landed.fee_lamports + sum(
             after - before
             for key, before, after in zip(landed.keys, landed.pre_lamports, landed.post_lamports, strict=True)
@@ -436,6 +436,15 @@ class SolanaChain:
 def memo(order: Order) -> str:
     """Return what a transaction says of itself, so that it can be found again, and no two are the same."""
     return f"fillwright:{order.id}:{order.attempt}"
+
+
+def _paid_outright(landed: LandedTransaction) -> set[Address]:
+    """Return who was sent SOL by plain transfers: the account of wrapped SOL, and that of a tip."""
+    return {
+        landed.keys[each.accounts[1]]
+        for each in landed.transaction.message.instructions
+        if landed.keys[each.program_id_index] == SYSTEM
+    }
 
 
 def _mints_swapped(
