@@ -91,3 +91,13 @@ async def test_a_tip_is_no_part_of_a_fill_after_the_settings_have_changed_either
             assert (await world.reconcile()).findings == []
         async with a_world(clock=local.clock, **chosen) as world:
             assert (await world.reconcile()).findings == []
+
+
+async def test_where_the_chain_is_dear_the_fee_stays_within_what_is_set_and_the_order_goes_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dear = [{"slot": 1, "prioritizationFee": 900_000}]
+    monkeypatch.setattr(local_rpc.Rpc, "_prioritization_fees", lambda *_: dear)
+    async with trading(tmp_path, fee_lamports_max=20_000) as (world, local):
+        order = await swapped(world, local, amount="1.5")
+        assert 19_000 < order["fill"]["feeLamports"] <= 20_000

@@ -25,6 +25,7 @@ from fillwright.chain.building import (
     COMPUTE_BUDGET,
     COMPUTE_UNITS_MAX,
     MEMO,
+    SIGNATURE_LAMPORTS,
     SOL_MINT,
     SPL_TOKEN,
     SYSTEM,
@@ -171,7 +172,7 @@ class SolanaChain:
                 f"the pools pay {paid} and were quoted at {way.out_amount} base units: their programs may have been"
                 " upgraded, or they move faster than they can be read"
             )
-        price = await self._priority_fee(plan)
+        price = await self._priority_fee(plan, units)
         raw = message(
             instructions(plan, units, price), self._wallet.address, blockhash.blockhash, self._settings.tables
         )
@@ -364,12 +365,15 @@ class SolanaChain:
         units = min(COMPUTE_UNITS_MAX, (used + UNWRAP_UNITS) * 11 // 10 + UNITS_SPARE)
         return units, self._held(simulation.accounts[0]) - self._held(held), simulation.slot
 
-    async def _priority_fee(self, plan: Plan) -> int:
-        """Return what to pay for each compute unit: what three in four paid lately, at most what is set."""
+    async def _priority_fee(self, plan: Plan, units: int) -> int:
+        """Return what to pay for each compute unit: what three in four paid lately, at most what is set for it, and
+        for the fee as a whole.
+        """
         written = list(dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable))
         paid = sorted(fee.micro_lamports for fee in await self._rpc.prioritization_fees(written[:FEE_ACCOUNTS_MAX]))
         usual = paid[len(paid) * 3 // 4] if paid else 0
-        return min(usual, self._settings.priority_fee_micro_lamports_max)
+        spare_lamports = max(0, self._settings.fee_lamports_max - SIGNATURE_LAMPORTS)
+        return min(usual, self._settings.priority_fee_micro_lamports_max, spare_lamports * 1_000_000 // units)
 
     def _rules(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SigningRules:
         tip = self._settings.tip
