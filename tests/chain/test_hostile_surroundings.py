@@ -101,3 +101,15 @@ async def test_where_the_chain_is_dear_the_fee_stays_within_what_is_set_and_the_
     async with trading(tmp_path, fee_lamports_max=20_000) as (world, local):
         order = await swapped(world, local, amount="1.5")
         assert 19_000 < order["fill"]["feeLamports"] <= 20_000
+
+
+async def test_a_confirmed_swap_that_lands_again_and_pays_another_amount_is_told(tmp_path: Path) -> None:
+    async with trading(tmp_path, only("cpmm")) as (world, local):
+        order = await swapped(world, local, amount="1.5")
+        signature = Signature.from_string(order["txHash"])
+        local.chain.fork(20)
+        place_cpmm(local.chain, 20_000 * SOL, 3_010_000 * USDC)
+        await until(lambda: local.chain.landed(signature) is not None, within_ms=30_000)
+        await local.clock.sleep(2 * FINAL_MS)
+        assert await rollbacks(world) == 1
+        assert len((await world.reconcile()).findings) == 1

@@ -136,7 +136,7 @@ class SolanaChain:
         self._clock = clock
         self._settings = settings
         self._programs: dict[Address, Address] = {}  # of mints
-        self._watched: dict[Signature, SignedTransaction] = {}
+        self._watched: dict[Signature, tuple[SignedTransaction, Fill]] = {}
         self._sent: dict[Signature, SignedTransaction] = {}
         self._log = structlog.get_logger()
 
@@ -204,7 +204,7 @@ class SolanaChain:
         fill = self._fill(await self._landed(signature, status))
         transaction = self._sent.pop(signature, None)
         if status.commitment != "finalized" and transaction is not None:
-            self._watched[signature] = transaction
+            self._watched[signature] = transaction, fill
         return fill
 
     async def wait(self, signature: Signature, span_ms: Millis) -> None:
@@ -240,19 +240,23 @@ class SolanaChain:
         """Look after what counted before it was final, until it is. Runs for ever."""
         while True:
             await self._clock.sleep(WATCH_MS)
-            for signature, transaction in list(self._watched.items()):
+            for signature, (transaction, fill) in list(self._watched.items()):
                 try:
-                    await self._look_after(signature, transaction)
+                    await self._look_after(signature, transaction, fill)
                 except ChainUnavailable as error:
                     self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
 
-    async def _look_after(self, signature: Signature, transaction: SignedTransaction) -> None:
+    async def _look_after(self, signature: Signature, transaction: SignedTransaction, fill: Fill) -> None:
         finalized = await self._rpc.finalized()
         status = await self._status(signature, finalized.slot)
         if status is not None and status.commitment == "finalized":
-            del self._watched[signature]
             if status.fault is not None:
                 self._rolled_back(signature, "it landed again, and failed")
+            elif status.slot != fill.slot:
+                final = self._fill(await self._landed(signature, status))
+                if (final.in_amount, final.out_amount) != (fill.in_amount, fill.out_amount):
+                    self._rolled_back(signature, "it landed again, and paid another amount")
+            del self._watched[signature]
         elif status is None and finalized.block_height > transaction.last_valid_block_height:
             del self._watched[signature]
             self._rolled_back(signature, "it can no longer land")
