@@ -12,11 +12,13 @@ from solders.pubkey import Pubkey
 from solders.signature import Signature
 from solders.system_program import ID as SYSTEM
 from solders.system_program import TransferParams, transfer
+from structlog.testing import capture_logs
 
 from fillwright.chain.building import MEMO
 from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable
 from fillwright.localnet import rpc as local_rpc
+from fillwright.localnet.chain import at_once
 from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm
 from tests.chain.node import BLOCKHASH, SKIPPED, Node, in_context
 from tests.chain.test_rpc import FINAL, SLOT, an_rpc
@@ -51,6 +53,39 @@ async def test_nothing_is_signed_that_would_count_as_dead_while_it_can_still_lan
         order = await ended(world, amount="1.5")
         assert (order["status"], order["error"]["code"]) == ("failed", "chain_unavailable")
         assert sends(local) == 0
+
+
+async def test_an_order_whose_fill_the_nodes_have_thrown_away_is_not_swapped_again(tmp_path: Path) -> None:
+    async with a_local_chain() as local, ticking(local):
+        chosen = trading_settings(local, all_of_them(local), tmp_path)
+        chosen["database_url"] = f"sqlite:///{tmp_path}/orders.db"
+        local.chain.status_lag = lambda _: 10**9
+        before = held(local)
+        async with a_world(clock=local.clock, **chosen) as world:
+            order_id = await world.submit(amount="1.5")
+            await until(lambda: held(local).usdc > before.usdc)
+        after = held(local)
+        await local.clock.sleep(400 * SLOT_MS)
+        local.chain.purge(local.chain.tip.slot - 100)
+        local.chain.status_lag = at_once
+        with capture_logs() as logs:
+            async with a_world(clock=local.clock, **chosen) as world:
+                await local.clock.sleep(300_000)
+                assert (await world.get(f"/api/orders/{order_id}"))[1]["status"] == "submitted"
+        assert held(local) == after
+        (told,) = {log["event"] for log in logs if "its history begins at slot" in log.get("reason", "")}
+        assert told == "order.outcome_unknown"
+
+
+async def test_what_has_expired_counts_as_dead_where_the_history_reaches_back_far_enough(tmp_path: Path) -> None:
+    async with trading(tmp_path, attempts_max=1) as (world, local):
+        local.chain.landing = lambda _: None
+        order_id = await world.submit(amount="1.5")
+        await local.clock.sleep(10_000)
+        local.chain.purge(local.chain.tip.slot - 200)
+        await world.follow(order_id)
+        _, order = await world.get(f"/api/orders/{order_id}")
+        assert (order["status"], order["error"]["code"]) == ("failed", "transaction_expired")
 
 
 async def test_a_stranger_who_copies_an_order_s_memo_does_not_disturb_the_reconciliation(tmp_path: Path) -> None:

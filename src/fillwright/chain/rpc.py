@@ -431,18 +431,22 @@ class Rpc:
     # ---- transactions
 
     async def signature_statuses(
-        self, signatures: Sequence[Signature], min_slot: int | None = None
+        self, signatures: Sequence[Signature], min_slot: int | None = None, *, since_slot: int | None = None
     ) -> SignatureStatuses:
         """Return what one node knows of up to 256 signatures, in its whole history, and as of which slot.
 
         `min_slot` is a finalized slot. With it None means absent: the node that says so had finalized that slot before
-        it was asked, and its reply is of a view no older. Without it None says nothing.
+        it was asked, and its reply is of a view no older. Without it None says nothing. Nodes throw away the oldest
+        part of their history: with `since_slot`, None comes only from one that still has all since then.
         """
         if len(signatures) > STATUSES_MAX:
             raise ValueError(f"{len(signatures)} signatures in one call; at most {STATUSES_MAX}")
 
         async def attempt(endpoint: Endpoint, until_s: float) -> SignatureStatuses:
-            return await self._statuses_from(endpoint, until_s, signatures, min_slot)
+            found = await self._statuses_from(endpoint, until_s, signatures, min_slot)
+            if since_slot is not None and None in found.statuses:
+                await self._check_history(endpoint, until_s, since_slot)
+            return found
 
         return await self._first("getSignatureStatuses", attempt, min_slot or 0)
 
@@ -717,6 +721,13 @@ class Rpc:
 
         params = [list(signatures), {"searchTransactionHistory": True}]
         return await self._exchange(endpoint, until_s, "getSignatureStatuses", params, read)
+
+    async def _check_history(self, endpoint: Endpoint, until_s: float, since_slot: int) -> None:
+        """Return if a node has all blocks since a slot. Raise Unanswered if not."""
+        first = await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], _a_slot.decode)
+        if first > since_slot:
+            words = f"its history begins at slot {first}, and what is asked for may stand from slot {since_slot} on"
+            raise Unanswered("old_view", words, rests=False)
 
     def _saw(self, endpoint: Endpoint, slot: int, commitment: Commitment, min_slot: int | None) -> None:
         """Note how far a node is. Raise Unanswered if that is not far enough."""

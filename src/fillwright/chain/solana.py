@@ -42,7 +42,7 @@ from fillwright.chain.building import (
 )
 from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
-from fillwright.chain.rpc import SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
+from fillwright.chain.rpc import BLOCKHASH_BLOCKS, SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
@@ -67,6 +67,7 @@ HOP_SLACK_BPS: Final = 10
 UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
+SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is skipped
 WATCH_MS: Final = 2_000
 ASKED_MS: Final = 2_000  # how often nodes are asked for an outcome where news can come
 FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
@@ -138,6 +139,7 @@ class SolanaChain:
         self._programs: dict[Address, Address] = {}  # of mints
         self._watched: dict[Signature, tuple[SignedTransaction, Fill]] = {}
         self._sent: dict[Signature, SignedTransaction] = {}
+        self._final_height = 0
         self._log = structlog.get_logger()
 
     @property
@@ -187,7 +189,9 @@ class SolanaChain:
         await self._rpc.send(transaction.raw)
 
     async def finalized(self) -> Finalized:
-        return await self._rpc.finalized()
+        finalized = await self._rpc.finalized()
+        self._final_height = max(self._final_height, finalized.block_height)
+        return finalized
 
     async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
         status = await self._status(signature, min_slot)
@@ -264,7 +268,16 @@ class SolanaChain:
             await self._rpc.send(transaction.raw)
 
     async def _status(self, signature: Signature, min_slot: int) -> SignatureStatus | None:
-        return (await self._rpc.signature_statuses([signature], min_slot)).statuses[0]
+        since_slot = self._since_slot(signature, min_slot)
+        return (await self._rpc.signature_statuses([signature], min_slot, since_slot=since_slot)).statuses[0]
+
+    def _since_slot(self, signature: Signature, min_slot: int) -> int | None:
+        """Return a slot before a transaction was signed, if it would count as dead: it may stand from there on."""
+        transaction = self._sent.get(signature)
+        if transaction is None or self._final_height <= transaction.last_valid_block_height:
+            return None
+        blocks = self._final_height - transaction.last_valid_block_height + BLOCKHASH_BLOCKS
+        return max(0, min_slot - blocks * SLOTS_PER_BLOCK_MAX)
 
     def _rolled_back(self, signature: Signature, why: str) -> None:
         self.counts.rolled_back += 1

@@ -142,13 +142,14 @@ class LocalChain:
     """One chain. It stands still until somebody calls `tick`, or `run` does so by a clock.
 
     `landing` says after how many blocks a sent transaction is taken into one, None: never. `status_lag` says for how
-    many blocks a landed signature's status is kept back.
+    many blocks a landed signature's status is kept back. `first_slot` is where its record begins.
     """
 
     def __init__(self, *, seed: int = 0, unix_time_s: int = 1_780_000_000) -> None:
         self.landing: Callable[[VersionedTransaction], int | None] = next_block
         self.status_lag: Callable[[Signature], int] = at_once
         self.on_block: list[Callable[[], None]] = []
+        self.first_slot = 0
         self._random = random.Random(f"chain {seed}")
         self._vm = (
             LiteSVM()
@@ -230,6 +231,12 @@ class LocalChain:
                 self._put({key: undone[0]})
                 history.changes = deque(each for each in history.changes if each[0] <= slot)
         for landed in [each for each in self._landed.values() if each.block.slot > slot]:
+            self._forget(landed)
+
+    def purge(self, slot: int) -> None:
+        """Throw away the record of all slots before one, as nodes do with the oldest part of their ledger."""
+        self.first_slot = slot
+        for landed in [each for each in self._landed.values() if each.block.slot < slot]:
             self._forget(landed)
 
     # What is there

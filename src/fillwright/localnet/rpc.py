@@ -101,6 +101,7 @@ class Rpc:
             "getVersion": lambda _, __: {"solana-core": API_VERSION, "feature-set": 0},
             "getGenesisHash": lambda _, __: str(chain.genesis_hash),
             "getSlot": lambda _, config: self._block(config).slot,
+            "getFirstAvailableBlock": lambda _, __: chain.first_slot,
             "getBlockHeight": lambda _, config: self._block(config).height,
             "getEpochInfo": self._epoch_info,
             "getLatestBlockhash": self._latest_blockhash,
