@@ -249,6 +249,8 @@ class SolanaChain:
                     await self._look_after(signature, transaction, fill)
                 except ChainUnavailable as error:
                     self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
+                except Exception:
+                    self._log.exception("chain.watch_fault", signature=signature)  # and go on: the others need it, too
 
     async def _look_after(self, signature: Signature, transaction: SignedTransaction, fill: Fill) -> None:
         finalized = await self._rpc.finalized()
