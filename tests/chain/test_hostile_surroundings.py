@@ -22,12 +22,12 @@ from fillwright.localnet.chain import at_once
 from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm
 from tests.chain.node import BLOCKHASH, SKIPPED, Node, in_context
 from tests.chain.test_rpc import FINAL, SLOT, an_rpc
-from tests.chain.test_trading import FINAL_MS, ended, held, only, rollbacks, sends, swapped, units
+from tests.chain.test_trading import FINAL_MS, Held, ended, held, only, rollbacks, sends, swapped, units
 from tests.chain.trading import SLOT_MS, all_of_them, ticking, trading, trading_settings
 from tests.localnet.local import a_local_chain, transaction_of
 from tests.venues.model import address
 from tests.virtual import until
-from tests.world import a_world
+from tests.world import Json, a_world
 
 
 @pytest.mark.parametrize("off", [-40, 60, 10**12])
@@ -120,7 +120,7 @@ async def test_a_tip_is_no_part_of_a_fill_after_the_settings_have_changed_either
         local.chain.set_account(Pubkey.from_bytes(tip_account), Account(SOL, b"", SYSTEM))
         chosen = trading_settings(local, all_of_them(local), tmp_path)
         chosen["database_url"] = f"sqlite:///{tmp_path}/orders.db"
-        tip = {"tip_account": format_address(tip_account), "tip_lamports": 12_345}
+        tip: Json = {"tip_account": format_address(tip_account), "tip_lamports": 12_345}
         async with a_world(clock=local.clock, **chosen, **tip) as world:
             await swapped(world, local, tokenIn=token_in, tokenOut="USDC" if token_in == "SOL" else "SOL", amount="1.5")
             assert (await world.reconcile()).findings == []
@@ -148,3 +148,26 @@ async def test_a_confirmed_swap_that_lands_again_and_pays_another_amount_is_told
         await local.clock.sleep(2 * FINAL_MS)
         assert await rollbacks(world) == 1
         assert len((await world.reconcile()).findings) == 1
+
+
+async def test_orders_of_one_wallet_that_run_at_once_add_up_and_leave_no_sol_wrapped(tmp_path: Path) -> None:
+    async with trading(tmp_path, attempts_max=10) as (world, local):
+        before = held(local)
+        bought = {"tokenIn": "USDC", "tokenOut": "SOL", "amount": "150"}
+        ids = [await world.submit(**({"amount": "1"} if index % 2 else bought), slippage=0.05) for index in range(20)]
+        orders = list[Json]()
+        for order_id in ids:
+            await world.follow(order_id)
+            orders.append((await world.get(f"/api/orders/{order_id}"))[1])
+        assert {order["status"] for order in orders} == {"confirmed"}
+        assert {order["fill"]["inAmount"] for order in orders} == {"1", "150"}
+        signatures = local.chain.signatures_of(local.wallet.pubkey())
+        landed = [each for signature in signatures if (each := local.chain.landed(signature)) is not None]
+        sold, got = (
+            [units(order["fill"]["outAmount"], decimals) for order in orders if order["tokenIn"] == token_in]
+            for token_in, decimals in (("SOL", 6), ("USDC", 9))
+        )
+        fees = sum(each.execution.fee_lamports for each in landed)
+        usdc = before.usdc + sum(sold) - 150 * USDC * len(got)
+        assert held(local) == Held(before.lamports + sum(got) - SOL * len(sold) - fees, None, usdc)
+        assert (await world.reconcile()).findings == []
