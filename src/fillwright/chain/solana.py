@@ -69,6 +69,7 @@ UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not 
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is skipped
 WATCH_MS: Final = 2_000
+SENT_MAX: Final = 10_000
 ASKED_MS: Final = 2_000  # how often nodes are asked for an outcome where news can come
 FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
 
@@ -186,6 +187,8 @@ class SolanaChain:
 
     async def send(self, transaction: SignedTransaction) -> None:
         self._sent[transaction.signature] = transaction
+        if len(self._sent) > SENT_MAX:  # those that expired are never asked for again
+            del self._sent[next(iter(self._sent))]
         await self._rpc.send(transaction.raw)
 
     async def finalized(self) -> Finalized:
