@@ -186,7 +186,8 @@ class SolanaChain:
         )
 
     async def send(self, transaction: SignedTransaction) -> None:
-        self._sent[transaction.signature] = transaction
+        self._sent.pop(transaction.signature, None)
+        self._sent[transaction.signature] = transaction  # behind all others: what is still sent is not forgotten
         if len(self._sent) > SENT_MAX:  # those that expired are never asked for again
             del self._sent[next(iter(self._sent))]
         await self._rpc.send(transaction.raw)
