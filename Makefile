@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-chain serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools docs site lock clean
+.PHONY: help setup demo demo-chain serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools bench-landing docs site lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ bench-observed: $(READY) ## Measure what metrics and logs cost
 
 bench-pools: $(READY) ## Measure quotes of real pools beside the official JavaScript SDKs (needs Node 20)
 	$(BIN)/python -m benchmarks.pools
+
+bench-landing: $(READY) ## Measure how soon an order is sent to a node, on a local chain
+	$(BIN)/python -m benchmarks.landing
 
 docs: $(READY) ## Write the generated pages anew: lifecycle, errors, settings, .env.example
 	$(BIN)/python docs/generate.py
