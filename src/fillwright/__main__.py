@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "webhooks": "Have addresses told what becomes of orders.",
     "audit": "Show or verify who did what.",
     "reconcile": "Compare every order with the chain's own record.",
+    "doctor": "Say whether everything that trading needs is in order.",
     "bullmq": "Take orders from a BullMQ queue.",
     "completion": "Print what makes a shell complete these commands.",
 }

@@ -428,12 +428,20 @@ async def open_solana(settings: Settings, clock: Clock, metrics: Metrics) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def open_wallet_chain(settings: Settings, clock: Clock) -> AsyncIterator[Chain]:
-    """Reach the chain that the settings name, to look at what the wallet has done there."""
-    from fillwright.chain.hints import Hints
+async def open_nodes(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
+    """Reach the chain that the settings name, to look at it."""
     from fillwright.solana import connect
 
     async with connect(settings, clock) as solana:
+        yield solana
+
+
+@contextlib.asynccontextmanager
+async def open_wallet_chain(settings: Settings, clock: Clock) -> AsyncIterator[Chain]:
+    """Reach the chain that the settings name, to look at what the wallet has done there."""
+    from fillwright.chain.hints import Hints
+
+    async with open_nodes(settings, clock) as solana:
         yield await solana.open_chain(settings, clock, Hints("", settings.outcome_poll_ms))
 
 

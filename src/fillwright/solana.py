@@ -24,6 +24,7 @@ from fillwright.core.errors import (
     ChainUnavailable,
     InvalidSnapshot,
     InvalidWallet,
+    QuoteRefused,
     Uncapped,
     UnknownToken,
     WrongNetwork,
@@ -31,11 +32,12 @@ from fillwright.core.errors import (
 from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.ports import Clock, Prices, Venue
+from fillwright.core.routing import NoQuote
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.metrics import Metrics
 from fillwright.settings import Settings, listed_urls
 from fillwright.venues.live_pools import LivePools
-from fillwright.venues.market import MarketRules, PoolVenue
+from fillwright.venues.market import Listed, MarketRules, PoolVenue, decode
 from fillwright.venues.pool import Policy
 from fillwright.venues.prices import DollarPrices
 
@@ -46,7 +48,17 @@ GENESIS: Final = {
 """The names of the public chains: the hashes of their first blocks."""
 
 POLL_MS: Final = 800  # two slots: how often nodes are asked for an outcome where no news can come
+PROBES: Final = (10**6, 10**9)  # base units, of a pool's first token
 TABLE_HEAD_BYTES: Final = 56  # of an address lookup table; behind it come addresses of 32 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """`why_not` says what keeps a pool from giving a quote; empty: it gives one."""
+
+    address: Address
+    name: str
+    why_not: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,8 @@ class Solana:
     pools: PoolVenue
     genesis_hash: str
     market: tuple[list[Venue], Prices, TokenRegistry]
+    source: LivePools
+    policy: Policy
 
     @contextlib.asynccontextmanager
     async def trading(
@@ -88,6 +102,20 @@ class Solana:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def pool_states(self) -> list[PoolState]:
+        """Try each pool that is set, and say why one gives no quote. Raise ChainUnavailable."""
+        states = list[PoolState]()
+        for address, accounts in await self.source.states():
+            if accounts is None:
+                states.append(PoolState(address, "", "there is no pool of a known type at this address"))
+                continue
+            listed = decode(accounts, self.policy)
+            if isinstance(listed, NoQuote):
+                states.append(PoolState(address, listed.venue, str(listed.error)))
+            else:
+                states.append(PoolState(address, f"{listed.type.venue} {listed.type.name}", _why_no_quote(listed)))
+        return states
 
     async def open_chain(self, settings: Settings, clock: Clock, hints: Hints) -> SolanaChain:
         """Return the chain as the wallet sees it. Raise InvalidWallet or ChainUnavailable."""
@@ -134,9 +162,23 @@ async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -
         pools = PoolVenue(source, rules)
         known = {token.mint for token in WELL_KNOWN}
         found = [token for token in await source.tokens() if token.mint not in known]
-        yield Solana(rpc, pools, genesis_hash, ([pools], DollarPrices(), TokenRegistry((*WELL_KNOWN, *found))))
+        tokens = TokenRegistry((*WELL_KNOWN, *found))
+        yield Solana(rpc, pools, genesis_hash, ([pools], DollarPrices(), tokens), source, policy)
     finally:
         await rpc.close()
+
+
+def _why_no_quote(listed: Listed) -> str:
+    """Return what the pool refuses the last of some usual amounts for; nothing if it takes one of them."""
+    why = ""
+    for amount in PROBES:
+        try:
+            listed.pool.quote(amount, True, listed.at.time)
+        except QuoteRefused as error:
+            why = str(error)
+        else:
+            return ""
+    return why
 
 
 def _check_network(mode: str, genesis_hash: str) -> None:
@@ -149,10 +191,7 @@ def _check_network(mode: str, genesis_hash: str) -> None:
 
 def _check_caps(control: Control) -> None:
     """Raise Uncapped unless everybody's orders and days are limited: a mistake must cost no more than that."""
-    limits = control.limits.get(EVERYBODY, Limits())
-    has_order_cap = limits.order_usd is not None or any(each.order_max is not None for each in limits.amounts)
-    has_day_cap = limits.day_usd is not None or any(each.day_max is not None for each in limits.amounts)
-    if not (has_order_cap and has_day_cap):
+    if not control.limits.get(EVERYBODY, Limits()).caps_orders_and_days:
         raise Uncapped(
             "on mainnet, what an order and a day may cost must be limited for everybody: see `fillwright limits set`"
         )

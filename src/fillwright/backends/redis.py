@@ -62,6 +62,15 @@ _envelopes: Final = msgspec.msgpack.Decoder(Envelope)
 _bodies: Final = msgspec.msgpack.Decoder(Body)
 
 
+async def ask(url: str) -> None:
+    """Return if a Redis answers there. Raise StoreUnavailable, which shows nothing of the URL."""
+    try:
+        async with Redis.from_url(url, socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S) as redis:
+            await redis.ping()
+    except (RedisError, OSError, ValueError) as error:  # what they say may quote the password
+        raise StoreUnavailable(f"Redis does not answer: {type(error).__name__}") from None
+
+
 class RedisBus:
     """Joins the news of this process, `local`, with that of all others that use the same `name`."""
 

@@ -87,7 +87,7 @@ def meaning(result: Reconciliation) -> str:
 
 
 async def _judge(settings: Settings) -> Reconciliation:
-    _check_schema(settings)
+    check_schema(settings)
     clock = SystemClock()
     async with open_database(settings) as store:
         ledger = open_ledger(settings, clock, read_only=True)
@@ -101,7 +101,7 @@ async def _judge(settings: Settings) -> Reconciliation:
 
 async def judge_by_nodes(settings: Settings) -> Reconciliation:
     """Return how the orders compare with what nodes tell of the wallet's swaps."""
-    _check_schema(settings)
+    check_schema(settings)
     clock = SystemClock()
     async with open_database(settings) as store, open_wallet_chain(settings, clock) as chain:
         await check_chain(store, chain, settings)
@@ -127,7 +127,7 @@ def _check_ledger(settings: Settings) -> None:
         )
 
 
-def _check_schema(settings: Settings) -> None:
+def check_schema(settings: Settings) -> None:
     """Opening another program's database as a store would write our tables into it."""
     if not settings.database_url.startswith("sqlite://"):
         return

@@ -73,6 +73,12 @@ class Limits:
     price_deviation_bps: Bps | None = None
     open_orders: int | None = None
 
+    @property
+    def caps_orders_and_days(self) -> bool:
+        """Whether neither an order nor a day may cost any amount."""
+        caps_orders = self.order_usd is not None or any(each.order_max is not None for each in self.amounts)
+        return caps_orders and (self.day_usd is not None or any(each.day_max is not None for each in self.amounts))
+
 
 NONE: Final = Limits()
 

@@ -70,6 +70,15 @@ class LivePools:
             raise VenueUnavailable(f"the pools' tokens cannot be read: {error}") from error
         return [token for mint in mints if (token := token_of(mint, found)) is not None]
 
+    async def states(self) -> list[tuple[Address, PoolAccounts | None]]:
+        """Return each pool as it stands now; None for what is no pool of a known type. Raise ChainUnavailable."""
+        async with self._reading:
+            if self._by_pair is None:
+                await self._discover()
+            await self._refresh([each for each in self._addresses if each in self._wanted])
+            read = {each: accounts for each, (_, accounts) in self._read.items()}
+        return [(each, read.get(each)) for each in self._addresses]
+
     def _is_fresh(self, address: Address, min_slot: int) -> bool:
         read = self._read.get(address)
         return read is not None and read[1].slot >= min_slot and abs(self._clock.now_ms() - read[0]) < self._refresh_ms
