@@ -24,7 +24,6 @@ from fillwright.core.errors import (
     ChainUnavailable,
     InvalidSnapshot,
     InvalidWallet,
-    QuoteRefused,
     Uncapped,
     UnknownToken,
     WrongNetwork,
@@ -32,12 +31,11 @@ from fillwright.core.errors import (
 from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.ports import Clock, Prices, Venue
-from fillwright.core.routing import NoQuote
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.metrics import Metrics
 from fillwright.settings import Settings, listed_urls
 from fillwright.venues.live_pools import LivePools
-from fillwright.venues.market import Listed, MarketRules, PoolVenue, decode
+from fillwright.venues.market import MarketRules, PoolState, PoolVenue, state_of
 from fillwright.venues.pool import Policy
 from fillwright.venues.prices import DollarPrices
 
@@ -48,17 +46,7 @@ GENESIS: Final = {
 """The names of the public chains: the hashes of their first blocks."""
 
 POLL_MS: Final = 800  # two slots: how often nodes are asked for an outcome where no news can come
-PROBES: Final = (10**6, 10**9)  # base units, of a pool's first token
 TABLE_HEAD_BYTES: Final = 56  # of an address lookup table; behind it come addresses of 32 bytes
-
-
-@dataclass(frozen=True, slots=True)
-class PoolState:
-    """`why_not` says what keeps a pool from giving a quote; empty: it gives one."""
-
-    address: Address
-    name: str
-    why_not: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +93,7 @@ class Solana:
 
     async def pool_states(self) -> list[PoolState]:
         """Try each pool that is set, and say why one gives no quote. Raise ChainUnavailable."""
-        states = list[PoolState]()
-        for address, accounts in await self.source.states():
-            if accounts is None:
-                states.append(PoolState(address, "", "there is no pool of a known type at this address"))
-                continue
-            listed = decode(accounts, self.policy)
-            if isinstance(listed, NoQuote):
-                states.append(PoolState(address, listed.venue, str(listed.error)))
-            else:
-                states.append(PoolState(address, f"{listed.type.venue} {listed.type.name}", _why_no_quote(listed)))
-        return states
+        return [state_of(address, accounts, self.policy) for address, accounts in await self.source.states()]
 
     async def open_chain(self, settings: Settings, clock: Clock, hints: Hints) -> SolanaChain:
         """Return the chain as the wallet sees it. Raise InvalidWallet or ChainUnavailable."""
@@ -166,19 +144,6 @@ async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -
         yield Solana(rpc, pools, genesis_hash, ([pools], DollarPrices(), tokens), source, policy)
     finally:
         await rpc.close()
-
-
-def _why_no_quote(listed: Listed) -> str:
-    """Return what the pool refuses the last of some usual amounts for; nothing if it takes one of them."""
-    why = ""
-    for amount in PROBES:
-        try:
-            listed.pool.quote(amount, True, listed.at.time)
-        except QuoteRefused as error:
-            why = str(error)
-        else:
-            return ""
-    return why
 
 
 def _check_network(mode: str, genesis_hash: str) -> None:

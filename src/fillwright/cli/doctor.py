@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -35,12 +35,13 @@ from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.order import Order, OrderStatus, SignedTransaction
 from fillwright.core.ports import OrderFilter, Store
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
-from fillwright.core.units import format_amount
+from fillwright.core.units import Token, format_amount
 from fillwright.execution.gate import Gate
 from fillwright.settings import Settings, SettingsError, listed_urls, read_settings, sqlite_path, without_password
 
 if TYPE_CHECKING:
-    from fillwright.solana import Solana
+    from fillwright.chain.rpc import Rpc
+    from fillwright.venues.market import PoolState
 
 Verdict = Literal["ok", "warning", "problem"]
 
@@ -288,11 +289,11 @@ async def _on_chain(settings: Settings, attempts: tuple[Order, ...]) -> AsyncIte
         async with open_nodes(settings, SystemClock()) as solana:
             yield Finding("chain", "ok", f"the nodes are of the chain that mode {settings.mode} means")
             if isinstance(wallet, bytes):
-                yield await _balances(solana, wallet, settings)
-            for finding in await _pools(solana):
+                yield await _balances(solana.rpc, await solana.source.tokens(), wallet, settings)
+            for finding in _pools(await solana.pool_states()):
                 yield finding
             if settings.mode in SIGNS:
-                for finding in await _attempts(solana, attempts):
+                for finding in await _attempts(solana.rpc, attempts):
                     yield finding
     except NO_START as error:
         yield Finding("chain", "problem", str(error), "correct what it says, or else the engine does not start")
@@ -314,12 +315,12 @@ def _wallet(settings: Settings) -> Address | Finding:
         return Finding("wallet", "problem", str(error), "docs/going-live.md says how to make one")
 
 
-async def _balances(solana: Solana, wallet: Address, settings: Settings) -> Finding:
+async def _balances(rpc: Rpc, tokens: Sequence[Token], wallet: Address, settings: Settings) -> Finding:
     """Return what the wallet holds of SOL and of the pools' tokens."""
-    _, lamports = await solana.rpc.balance(wallet)
+    _, lamports = await rpc.balance(wallet)
     symbols = {token.mint: token.symbol for token in WELL_KNOWN}
-    tokens = [token for token in await solana.source.tokens() if symbols.get(token.mint) != "SOL"]
-    found = await asyncio.gather(*(solana.rpc.token_accounts(wallet, parse_address(each.mint)) for each in tokens))
+    tokens = [token for token in tokens if symbols.get(token.mint) != "SOL"]
+    found = await asyncio.gather(*(rpc.token_accounts(wallet, parse_address(each.mint)) for each in tokens))
     held = [f"{format_amount(lamports, 9)} SOL"]
     for token, (_, accounts) in zip(tokens, found, strict=True):
         amount = sum(int.from_bytes(account.data[64:72], "little") for account in accounts.values())
@@ -332,8 +333,7 @@ async def _balances(solana: Solana, wallet: Address, settings: Settings) -> Find
     return Finding("wallet", "ok", says)
 
 
-async def _pools(solana: Solana) -> list[Finding]:
-    states = await solana.pool_states()
+def _pools(states: Sequence[PoolState]) -> list[Finding]:
     findings = list[Finding]()
     for state in states:
         shown = f"{format_address(state.address)} {state.name}".strip()
@@ -348,16 +348,16 @@ async def _pools(solana: Solana) -> list[Finding]:
     return findings
 
 
-async def _attempts(solana: Solana, orders: tuple[Order, ...]) -> list[Finding]:
+async def _attempts(rpc: Rpc, orders: tuple[Order, ...]) -> list[Finding]:
     """Tell what the chain says of transactions that may have been sent: first how far it is final, then of them."""
     live = [(order, order.live) for order in orders if order.live is not None]
     if not live:
         return [Finding("attempts", "ok", "no order waits for its transaction")]
-    finalized = await solana.rpc.finalized()
+    finalized = await rpc.finalized()
     findings = list[Finding]()
     for start in range(0, len(live), ATTEMPTS_MAX):
         batch = live[start : start + ATTEMPTS_MAX]
-        answer = await solana.rpc.signature_statuses([signed.signature for _, signed in batch], finalized.slot)
+        answer = await rpc.signature_statuses([signed.signature for _, signed in batch], finalized.slot)
         for (order, signed), status in zip(batch, answer.statuses, strict=True):
             says = f"{order.id}, attempt {order.attempt}, {signed.signature}: "
             if status is None:

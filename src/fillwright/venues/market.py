@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from fillwright.core.accounts import Instruction, PoolAccounts, Trader, format_address, parse_address
+from fillwright.core.accounts import Address, Instruction, PoolAccounts, Trader, format_address, parse_address
 from fillwright.core.errors import (
     AmountTooSmall,
     InsufficientLiquidity,
@@ -40,6 +40,7 @@ ACCOUNT_RENT_LAMPORTS: Final = 2_039_280  # of a token account of 165 bytes: Sol
 FIXED_COMPUTE_UNITS: Final = 45_000  # what a swap needs besides the pool's own: token accounts, wrapping SOL, the memo
 COMPUTE_UNITS_MAX: Final = 1_400_000  # of a transaction
 PROBE_LAMPORTS: Final = 10_000_000
+PROBES: Final = (10**6, 10**9)  # base units, of a pool's first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,15 @@ class Offer:
 
     listed: Listed
     quote: PoolQuote
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """`why_not` says what keeps a pool from giving a quote; empty: it gives one."""
+
+    address: Address
+    name: str
+    why_not: str
 
 
 class PoolVenue:
@@ -215,6 +225,25 @@ def decode(accounts: PoolAccounts, policy: Policy) -> Listed | NoQuote:
         return Listed(pool_type, pool_type.decode(accounts.address, accounts.accounts, policy), accounts)
     except QuoteRefused as error:
         return NoQuote(pool_type.venue, error, address)
+
+
+def state_of(address: Address, accounts: PoolAccounts | None, policy: Policy) -> PoolState:
+    """Return whether a pool gives a quote for one of some usual amounts; if not, why it refuses the last of them."""
+    if accounts is None:
+        return PoolState(address, "", "there is no pool of a known type at this address")
+    listed = decode(accounts, policy)
+    if isinstance(listed, NoQuote):
+        return PoolState(address, listed.venue, str(listed.error))
+    why_not = ""
+    for amount in PROBES:
+        try:
+            listed.pool.quote(amount, True, listed.at.time)
+        except QuoteRefused as error:
+            why_not = str(error)
+        else:
+            why_not = ""
+            break
+    return PoolState(address, f"{listed.type.venue} {listed.type.name}", why_not)
 
 
 def _offer(listed: Listed, mint_in: Mint, amount: BaseUnits) -> Offer | NoQuote:
