@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -73,9 +73,9 @@ class TimedRpc(Rpc):
         super().__init__(chain)
         self.sent_s: dict[str, float] = {}
         self.calls: Counter[str] = Counter()
-        self.took_s: Counter[str] = Counter()
+        self.took_s: defaultdict[str, float] = defaultdict(float)
 
-    def call(self, method: str, params: list[Any]) -> Any:
+    def call(self, method: str, params: Sequence[Any]) -> Any:
         if method == "sendTransaction":
             signature = str(VersionedTransaction.from_bytes(base64.b64decode(params[0])).signatures[0])
             self.sent_s.setdefault(signature, time.time())
