@@ -29,7 +29,7 @@ from fillwright.core.limits import Cap
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Claims, Finalized, Store
 from fillwright.core.routing import Route
-from fillwright.core.units import BaseUnits, Millis, OrderId, Signature
+from fillwright.core.units import BaseUnits, Millis, OrderId
 from fillwright.settings import Settings
 from fillwright.telemetry import configure_logs
 from tests.campaign.ledger import RemoteChain
@@ -125,9 +125,9 @@ class TakesTimeOutForDead(DoomedChain):
         except ChainUnavailable:
             return Finalized(10**12, 0)
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | Any:
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | Any:
         try:
-            return await super().outcome(signature, min_slot=min_slot)
+            return await super().outcome(transaction, finalized)
         except ChainUnavailable as error:
             return TransactionReverted(f"taken for dead: {error}")
 

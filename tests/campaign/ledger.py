@@ -75,8 +75,8 @@ class World:
     async def finalized(self) -> Finalized:
         return await self._chance.choice(self._nodes).finalized()
 
-    async def outcome(self, signature: Signature, min_slot: int) -> Fill | ExecutionError | None:
-        return await self._chance.choice(self._nodes).outcome(signature, min_slot=min_slot)
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
+        return await self._chance.choice(self._nodes).outcome(transaction, finalized)
 
     async def swaps(self) -> list[LandedSwap]:
         return self._ledger.swaps()
@@ -108,8 +108,8 @@ class RemoteChain:
         assert isinstance(finalized, Finalized)
         return finalized
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
-        outcome: Fill | ExecutionError | None = await self.ask("outcome", signature, min_slot)
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
+        outcome: Fill | ExecutionError | None = await self.ask("outcome", transaction, finalized)
         return outcome
 
     async def wait(self, signature: Signature, span_ms: int) -> None:

@@ -90,6 +90,8 @@ class Node:
                 return {"absoluteSlot": slot, "blockHeight": slot - SKIPPED, "epoch": 700, "slotIndex": 5}
             case "getSlot":
                 return slot
+            case "getFirstAvailableBlock":
+                return 0
             case "getSignatureStatuses":
                 return in_context(self.slot, [self.statuses.get(each) for each in params[0]])
             case "getTransaction":

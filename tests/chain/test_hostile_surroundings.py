@@ -14,12 +14,9 @@ from solders.system_program import ID as SYSTEM
 from solders.system_program import TransferParams, transfer
 from structlog.testing import capture_logs
 
-from fillwright.chain import solana
 from fillwright.chain.building import MEMO
 from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable
-from fillwright.core.order import SignedTransaction
-from fillwright.core.units import Signature as EngineSignature
 from fillwright.localnet import rpc as local_rpc
 from fillwright.localnet.chain import at_once
 from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm
@@ -78,27 +75,6 @@ async def test_an_order_whose_fill_the_nodes_have_thrown_away_is_not_swapped_aga
         assert held(local) == after
         (told,) = {log["event"] for log in logs if "its history begins at slot" in log.get("reason", "")}
         assert told == "order.outcome_unknown"
-
-
-async def test_what_is_still_sent_is_not_forgotten_for_what_was_sent_after_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(solana, "SENT_MAX", 2)
-    async with trading(tmp_path) as (world, local):
-        local.chain.landing = lambda _: None
-        chain, tip = world.engine.chain, local.chain.tip
-        first, second, third = (
-            SignedTransaction(EngineSignature(str(each.signatures[0])), bytes(each), tip.height + 150)
-            for each in [transaction_of(local.wallet, [], str(tip.blockhash)) for _ in range(3)]
-        )
-        for transaction in (first, second, first, third):
-            await chain.send(transaction)
-        local.chain.tick_blocks(400)
-        local.chain.purge(local.chain.tip.slot - 100)
-        final = await chain.finalized()
-        assert final.block_height > first.last_valid_block_height
-        with pytest.raises(ChainUnavailable, match="its history begins at slot"):
-            await chain.outcome(first.signature, min_slot=final.slot)
 
 
 async def test_what_has_expired_counts_as_dead_where_the_history_reaches_back_far_enough(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
 from fillwright.core.errors import ChainUnavailable, NotFinal, SlippageExceeded, TransactionReverted
 from fillwright.core.order import Fill, Order, SignedTransaction
-from fillwright.core.ports import Chain
+from fillwright.core.ports import Chain, Finalized
 from fillwright.core.routing import QuoteRequest, Route, best_route
 from fillwright.core.units import BaseUnits, min_out
 from fillwright.localnet.faults import Fault, Rates
@@ -159,7 +159,7 @@ def attempt(number: int = 1, order: int = 1) -> Order:
 
 async def outcome(chain: Chain, transaction: SignedTransaction) -> object:
     finalized = await chain.finalized()
-    return await chain.outcome(transaction.signature, min_slot=finalized.slot)
+    return await chain.outcome(transaction, finalized)
 
 
 async def test_signing_sends_nothing(a_chain: Opened) -> None:
@@ -267,7 +267,7 @@ async def test_a_view_that_is_too_old_is_refused(a_chain: Opened) -> None:
     async with a_chain() as subject:
         transaction = await subject.sign()
         with pytest.raises(ChainUnavailable):
-            await subject.chain.outcome(transaction.signature, min_slot=2**40)
+            await subject.chain.outcome(transaction, Finalized(0, 2**40))
 
 
 async def test_what_was_sent_outlives_the_process_that_sent_it(a_chain: Opened) -> None:

@@ -23,7 +23,7 @@ from fillwright.core.lifecycle import TERMINAL, Accepted, Event
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Chain, Claims, Finalized, Store
 from fillwright.core.retry import RetryPolicy
-from fillwright.core.units import OrderId, Signature
+from fillwright.core.units import OrderId
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.reconcile import Reconciliation, reconcile
@@ -259,9 +259,9 @@ class SilentChain:
         await self._or_silence("finalized")
         return await self._chain.finalized()
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
         await self._or_silence("outcome")
-        return await self._chain.outcome(signature, min_slot=min_slot)
+        return await self._chain.outcome(transaction, finalized)
 
 
 async def test_a_send_that_is_never_answered_does_not_keep_the_outcome_from_being_seen(tmp_path: Path) -> None:

@@ -275,9 +275,9 @@ class FaultyChain:
         node = self.node
         return await self._ask("finalized", "", node.finalized)
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
         node = self.node
-        return await self._ask("outcome", signature[:12], lambda: node.outcome(signature, min_slot=min_slot))
+        return await self._ask("outcome", transaction.signature[:12], lambda: node.outcome(transaction, finalized))
 
     async def wait(self, signature: Signature, span_ms: int) -> None:
         await self._process.clock.sleep(span_ms)

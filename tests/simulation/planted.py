@@ -48,9 +48,12 @@ class TakesTimeOutForDead(Executor):
             return finalized, TransactionExpired(f"no answer: {error}")
 
 
+ANY_VIEW: Final = Finalized(0, 0)
+
+
 class AsksOutcomeBeforeHeight(Executor):
     async def _look(self, transaction: SignedTransaction) -> tuple[Finalized, Fill | ExecutionError | None]:
-        outcome = await self._chain.outcome(transaction.signature, min_slot=0)
+        outcome = await self._chain.outcome(transaction, ANY_VIEW)
         return await self._chain.finalized(), outcome
 
 
@@ -60,7 +63,7 @@ class TakesHeightFromAnotherView(Executor):
     async def _look(self, transaction: SignedTransaction) -> tuple[Finalized, Fill | ExecutionError | None]:
         finalized = await self._chain.finalized()
         tip = replace(finalized, block_height=finalized.block_height + LIVES_IN_THE_TIP)
-        return tip, await self._chain.outcome(transaction.signature, min_slot=0)
+        return tip, await self._chain.outcome(transaction, ANY_VIEW)
 
 
 class DerivesMinOutAnew(Executor):

@@ -48,6 +48,8 @@ ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
 STATUSES_MAX: Final = 256  # of one getSignatureStatuses
 SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
 BLOCKHASH_BLOCKS: Final = 150  # a blockhash can be signed against for so many blocks after its own
+SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is skipped
+WITNESSES: Final = 2  # nodes that must say that a transaction is dead
 TICK_S: Final = 0.001  # a wait that is shorter would not move every clock
 CONNECTIONS_MAX: Final = 64  # to each node
 TOKEN_ACCOUNT_BYTES: Final = 165
@@ -414,41 +416,60 @@ class Rpc:
         """Return height and slot of the newest finalized block, of one answer, so that they are of one block."""
 
         async def attempt(endpoint: Endpoint, until_s: float) -> Finalized:
-            def read(result: msgspec.Raw) -> Finalized:
-                epoch = _epochs.decode(result)
-                if epoch.block_height > epoch.absolute_slot:
-                    raise ValueError("more blocks than slots")
-                self._saw(endpoint, epoch.absolute_slot, "finalized", min_slot)
-                return Finalized(epoch.block_height, epoch.absolute_slot)
+            return await self._finalized_of(endpoint, until_s, min_slot)
 
-            params = [_config("finalized", min_slot)]
-            return await self._exchange(endpoint, until_s, "getEpochInfo", params, read)
-
-        finalized = await self._first("getEpochInfo", attempt)
-        self._final = max(self._final, finalized, key=lambda each: each.block_height)
-        return finalized
+        self._final = await self._first("getEpochInfo", attempt)
+        return self._final
 
     # ---- transactions
 
     async def signature_statuses(
-        self, signatures: Sequence[Signature], min_slot: int | None = None, *, since_slot: int | None = None
+        self, signatures: Sequence[Signature], min_slot: int | None = None
     ) -> SignatureStatuses:
         """Return what one node knows of up to 256 signatures, in its whole history, and as of which slot.
 
         `min_slot` is a finalized slot. With it None means absent: the node that says so had finalized that slot before
-        it was asked, and its reply is of a view no older. Without it None says nothing. Nodes throw away the oldest
-        part of their history: with `since_slot`, None comes only from one that still has all since then.
+        it was asked, and its reply is of a view no older. Without it None says nothing.
         """
         if len(signatures) > STATUSES_MAX:
             raise ValueError(f"{len(signatures)} signatures in one call; at most {STATUSES_MAX}")
 
         async def attempt(endpoint: Endpoint, until_s: float) -> SignatureStatuses:
-            found = await self._statuses_from(endpoint, until_s, signatures, min_slot)
-            if since_slot is not None and None in found.statuses:
-                await self._check_history(endpoint, until_s, since_slot)
-            return found
+            return await self._statuses_from(endpoint, until_s, signatures, min_slot)
 
         return await self._first("getSignatureStatuses", attempt, min_slot or 0)
+
+    async def check_expired(self, signature: Signature, last_valid_block_height: int) -> None:
+        """Return if a transaction has not landed and no longer can: two nodes must say so, where there are two.
+
+        Each has finalized a block past the last valid one, and after that does not know the signature, in a history
+        that reaches back to before it can have been signed: nodes throw away the oldest part of theirs. Raise
+        ChainUnavailable if not enough of them can say it, or one knows the signature.
+        """
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.deadline_ms / 1000
+        wanted, told = min(WITNESSES, len(self._readers)), list[str]()
+        for endpoint in self._readers:
+            try:
+                if wait_s := endpoint.wait_s(loop.time()):
+                    raise Unanswered("rate_limited", f"left alone for {wait_s:.1f} s", rests=False)
+                await self._check_chain(endpoint, until_s)
+                final = await self._finalized_of(endpoint, until_s, None)
+                blocks = final.block_height - last_valid_block_height
+                if blocks <= 0:
+                    raise Unanswered("old_view", f"it has finalized block {final.block_height}", rests=False)
+                known = await self._statuses_from(endpoint, until_s, [signature], final.slot)
+                if known.statuses[0] is not None:
+                    raise ChainUnavailable(f"{endpoint.label} knows {signature}, which another node did not")
+                since_slot = final.slot - (blocks + BLOCKHASH_BLOCKS) * SLOTS_PER_BLOCK_MAX
+                await self._check_history(endpoint, until_s, max(0, since_slot))
+            except Unanswered as fault:
+                told.append(f"{endpoint.label}: {fault}")
+            else:
+                wanted -= 1
+                if not wanted:
+                    return
+        raise ChainUnavailable(f"too few nodes can say that {signature} never landed: {'; '.join(told)}")
 
     async def transaction(
         self, signature: Signature, commitment: Literal["confirmed", "finalized"] = "finalized", *, min_slot: int | None
@@ -721,6 +742,17 @@ class Rpc:
 
         params = [list(signatures), {"searchTransactionHistory": True}]
         return await self._exchange(endpoint, until_s, "getSignatureStatuses", params, read)
+
+    async def _finalized_of(self, endpoint: Endpoint, until_s: float, min_slot: int | None) -> Finalized:
+        def read(result: msgspec.Raw) -> Finalized:
+            epoch = _epochs.decode(result)
+            if epoch.block_height > epoch.absolute_slot:
+                raise ValueError("more blocks than slots")
+            self._saw(endpoint, epoch.absolute_slot, "finalized", min_slot)
+            return Finalized(epoch.block_height, epoch.absolute_slot)
+
+        params = [_config("finalized", min_slot)]
+        return await self._exchange(endpoint, until_s, "getEpochInfo", params, read)
 
     async def _check_history(self, endpoint: Endpoint, until_s: float, since_slot: int) -> None:
         """Return if a node has all blocks since a slot. Raise Unanswered if not."""

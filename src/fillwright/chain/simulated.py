@@ -233,12 +233,12 @@ class SimulatedChain:
         height = self._ledger.height(self._clock.now_ms()) - FINALIZED_BLOCKS
         return Finalized(height, slot(height))
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
         self._lose_reply("outcome")
         now_ms = self._clock.now_ms()
-        if slot(self._ledger.height(now_ms)) < min_slot:
-            raise ChainUnavailable(f"the chain's view is behind slot {min_slot}")
-        entry = self._ledger.entry(signature, now_ms)
+        if slot(self._ledger.height(now_ms)) < finalized.slot:
+            raise ChainUnavailable(f"the chain's view is behind slot {finalized.slot}")
+        entry = self._ledger.entry(transaction.signature, now_ms)
         if not isinstance(entry, str):
             return entry
         return SlippageExceeded(entry) if entry.startswith("slippage") else TransactionReverted(entry)

@@ -42,7 +42,7 @@ from fillwright.chain.building import (
 )
 from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
-from fillwright.chain.rpc import BLOCKHASH_BLOCKS, SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
+from fillwright.chain.rpc import SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
@@ -67,9 +67,7 @@ HOP_SLACK_BPS: Final = 10
 UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
-SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is skipped
 WATCH_MS: Final = 2_000
-SENT_MAX: Final = 10_000
 ASKED_MS: Final = 2_000  # how often nodes are asked for an outcome where news can come
 FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
 
@@ -139,8 +137,6 @@ class SolanaChain:
         self._settings = settings
         self._programs: dict[Address, Address] = {}  # of mints
         self._watched: dict[Signature, tuple[SignedTransaction, Fill]] = {}
-        self._sent: dict[Signature, SignedTransaction] = {}
-        self._final_height = 0
         self._log = structlog.get_logger()
 
     @property
@@ -186,32 +182,24 @@ class SolanaChain:
         )
 
     async def send(self, transaction: SignedTransaction) -> None:
-        self._sent.pop(transaction.signature, None)
-        self._sent[transaction.signature] = transaction  # behind all others: what is still sent is not forgotten
-        if len(self._sent) > SENT_MAX:  # those that expired are never asked for again
-            del self._sent[next(iter(self._sent))]
         await self._rpc.send(transaction.raw)
 
     async def finalized(self) -> Finalized:
-        finalized = await self._rpc.finalized()
-        self._final_height = max(self._final_height, finalized.block_height)
-        return finalized
+        return await self._rpc.finalized()
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
-        status = await self._status(signature, min_slot)
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
+        signature = transaction.signature
+        status = await self._status(transaction, finalized)
         if status is None:
             return None
         if status.fault is not None:
             if status.commitment != "finalized":
                 raise NotFinal(f"{signature} failed in slot {status.slot}, which is not final yet")
-            failure = await self._failure(signature, status.fault)
-            self._sent.pop(signature, None)
-            return failure
+            return await self._failure(signature, status.fault)
         if status.commitment not in ("finalized", self._settings.commitment):
             raise NotFinal(f"{signature} landed in slot {status.slot}, which is not {self._settings.commitment} yet")
         fill = self._fill(await self._landed(signature, status))
-        transaction = self._sent.pop(signature, None)
-        if status.commitment != "finalized" and transaction is not None:
+        if status.commitment != "finalized":
             self._watched[signature] = transaction, fill
         return fill
 
@@ -258,7 +246,7 @@ class SolanaChain:
 
     async def _look_after(self, signature: Signature, transaction: SignedTransaction, fill: Fill) -> None:
         finalized = await self._rpc.finalized()
-        status = await self._status(signature, finalized.slot)
+        status = await self._status(transaction, finalized)
         if status is not None and status.commitment == "finalized":
             if status.fault is not None:
                 self._rolled_back(signature, "it landed again, and failed")
@@ -273,17 +261,12 @@ class SolanaChain:
         elif status is None:
             await self._rpc.send(transaction.raw)
 
-    async def _status(self, signature: Signature, min_slot: int) -> SignatureStatus | None:
-        since_slot = self._since_slot(signature, min_slot)
-        return (await self._rpc.signature_statuses([signature], min_slot, since_slot=since_slot)).statuses[0]
-
-    def _since_slot(self, signature: Signature, min_slot: int) -> int | None:
-        """Return a slot before a transaction was signed, if it would count as dead: it may stand from there on."""
-        transaction = self._sent.get(signature)
-        if transaction is None or self._final_height <= transaction.last_valid_block_height:
-            return None
-        blocks = self._final_height - transaction.last_valid_block_height + BLOCKHASH_BLOCKS
-        return max(0, min_slot - blocks * SLOTS_PER_BLOCK_MAX)
+    async def _status(self, transaction: SignedTransaction, finalized: Finalized) -> SignatureStatus | None:
+        """Return where a transaction stands. None past its last block is more than one node's word: it is dead."""
+        (status,) = (await self._rpc.signature_statuses([transaction.signature], finalized.slot)).statuses
+        if status is None and finalized.block_height > transaction.last_valid_block_height:
+            await self._rpc.check_expired(transaction.signature, transaction.last_valid_block_height)
+        return status
 
     def _rolled_back(self, signature: Signature, why: str) -> None:
         self.counts.rolled_back += 1

@@ -374,8 +374,9 @@ def _unseen(says: str, signed: SignedTransaction, block_height: int) -> Finding:
     if left >= 0:
         says += f"not on the chain, and may land for {left} more finalized blocks"
         return Finding("attempts", "warning", says, "a worker follows it to its end: see that one runs")
-    says += "not on the chain, and can no longer land"
-    return Finding("attempts", "warning", says, "a worker ends the attempt, and may begin another: see that one runs")
+    says += "past its last block, and not known to the node that was asked"
+    fix = "a worker has more nodes say so before the attempt is over: see that one runs"
+    return Finding("attempts", "warning", says, fix)
 
 
 def _show(findings: list[Finding], counts: dict[str, int]) -> None:

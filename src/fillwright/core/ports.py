@@ -120,8 +120,10 @@ class Chain(Protocol):
 
     async def finalized(self) -> Finalized: ...
 
-    async def outcome(self, signature: Signature, *, min_slot: int) -> Fill | ExecutionError | None:
-        """Return the fill, the error on chain, or None if a view at least as recent as `min_slot` does not know it.
+    async def outcome(self, transaction: SignedTransaction, finalized: Finalized) -> Fill | ExecutionError | None:
+        """Return the fill, the error on chain, or None if a view at least as recent as `finalized` does not know it.
+
+        If that is past the last block that it can land in, None says that it never has and never will.
 
         Both must be final: a fill or an error that a fork can still undo is not an outcome yet.
         """

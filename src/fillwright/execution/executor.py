@@ -177,7 +177,7 @@ class Executor:
     async def _look(self, transaction: SignedTransaction) -> tuple[Finalized, Fill | ExecutionError | None]:
         """Look at the chain: the height first, the outcome second."""
         finalized = await self._chain.finalized()
-        return finalized, await self._chain.outcome(transaction.signature, min_slot=finalized.slot)
+        return finalized, await self._chain.outcome(transaction, finalized)
 
     async def _in_time(self, call: Coroutine[Any, Any, T]) -> T:
         """Return the chain's answer; one that does not come in time is as unknown as one that is lost."""
