@@ -64,6 +64,7 @@ CORE_ORDER: Final = [
     "errors",
     "units",
     "accounts",
+    "programs",
     "tokens",
     "routing",
     "order",

@@ -17,13 +17,14 @@ from tests.venues.model import address
 from tests.venues.snapshot import LAMPORTS, MICROS, SOL_USDC, USDC_MINT, a_snapshot, old_sol_usdc, sol_usdc
 
 from fillwright.core.accounts import Account, Address, PoolAccounts, format_address
+from fillwright.core.programs import METEORA_DLMM, SOL_MINT
 from fillwright.core.routing import Answer, Quote, QuoteRequest
 from fillwright.core.tokens import WELL_KNOWN
 from fillwright.core.units import address_bytes
 from fillwright.venues import market
+from fillwright.venues.addresses import derive
 from fillwright.venues.market import MarketRules, PoolVenue
 from fillwright.venues.pool import Policy
-from fillwright.venues.programs import METEORA_DLMM, SOL_MINT, derive
 from fillwright.venues.raydium.tick_math import sqrt_price_at
 from fillwright.venues.snapshots import SnapshotPools
 

@@ -14,12 +14,12 @@ from solders.system_program import ID as SYSTEM
 from solders.system_program import TransferParams, transfer
 from structlog.testing import capture_logs
 
-from fillwright.chain.building import MEMO
 from fillwright.core.accounts import format_address
 from fillwright.core.errors import ChainUnavailable
+from fillwright.core.programs import MEMO, USDC_MINT
 from fillwright.localnet import rpc as local_rpc
 from fillwright.localnet.chain import at_once
-from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm
+from fillwright.localnet.world import SOL, USDC, associated, place_cpmm
 from tests.chain.node import BLOCKHASH, SKIPPED, Node, in_context
 from tests.chain.test_rpc import FINAL, SLOT, an_rpc
 from tests.chain.test_trading import FINAL_MS, Held, ended, held, only, rollbacks, sends, swapped, units

@@ -20,16 +20,16 @@ from structlog.testing import capture_logs
 
 from fillwright.app import open_api, open_engine, open_parts
 from fillwright.chain import solana
-from fillwright.chain.building import SYSTEM, Plan, instructions
+from fillwright.chain.building import Plan, instructions
 from fillwright.core.accounts import AccountMeta, Address, Instruction, format_address
 from fillwright.core.control import Mode, ModeSet
 from fillwright.core.errors import InvalidWallet, Uncapped, WrongNetwork
+from fillwright.core.programs import RAYDIUM_CPMM, SOL_MINT, SYSTEM, USDC_MINT
 from fillwright.localnet import emulation
 from fillwright.localnet.program import Call, Effect, Transfer
-from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_cpmm, place_tokens
+from fillwright.localnet.world import SOL, USDC, associated, place_cpmm, place_tokens
 from fillwright.settings import Settings
 from fillwright.solana import GENESIS
-from fillwright.venues.programs import RAYDIUM_CPMM, SOL_MINT
 from tests.chain.trading import SLOT_MS, all_of_them, ticking, trading, trading_settings
 from tests.localnet.local import Local, a_local_chain
 from tests.localnet.pools import PLACED, place_token_pool

@@ -22,12 +22,12 @@ from solders.transaction import VersionedTransaction
 
 from fillwright.core import accounts as plain
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, Trader, format_address, parse_address
+from fillwright.core.programs import CLOCK, SOL_MINT, SPL_TOKEN
 from fillwright.localnet.chain import LocalChain
 from fillwright.localnet.endpoint import Endpoint
 from fillwright.localnet.faults import Faults
 from fillwright.localnet.world import Market, associated, key_of, open_market
 from fillwright.venues.pool import Policy, Pool, PoolType
-from fillwright.venues.programs import CLOCK, SOL_MINT, SPL_TOKEN
 from tests.virtual import VirtualClock, run
 
 Json: TypeAlias = Any

@@ -7,9 +7,9 @@ from struct import pack
 from typing import Final
 
 from fillwright.core.accounts import Account, Address
+from fillwright.core.programs import RAYDIUM_CPMM, SPL_TOKEN, USDC_MINT
 from fillwright.localnet.chain import LocalChain
-from fillwright.localnet.world import USDC_MINT, associated, place, place_mint, place_tokens
-from fillwright.venues.programs import RAYDIUM_CPMM, SPL_TOKEN
+from fillwright.localnet.world import associated, place, place_mint, place_tokens
 from fillwright.venues.raydium.cpmm import AUTHORITY
 from tests.venues import clmm, cpmm, damm_v1, dlmm
 from tests.venues.model import address

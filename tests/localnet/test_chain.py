@@ -27,9 +27,9 @@ from solders.transaction import Transaction, VersionedTransaction
 
 from fillwright.core.accounts import format_address
 from fillwright.core.errors import InvalidWallet
+from fillwright.core.programs import CLOCK, SOL_MINT, SPL_TOKEN, USDC_MINT
 from fillwright.localnet.chain import FIRST_SLOT, LocalChain
-from fillwright.localnet.world import SOL, USDC_MINT, associated, key_of, open_market, open_wallet
-from fillwright.venues.programs import CLOCK, SOL_MINT, SPL_TOKEN
+from fillwright.localnet.world import SOL, associated, key_of, open_market, open_wallet
 from tests.localnet.local import Local, Refusal, a_local_chain, local_test, pay, transaction_of, unwrap, wrap
 from tests.virtual import run
 

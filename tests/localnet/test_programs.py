@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, PoolAccounts, Trader
 from fillwright.core.errors import QuoteRefused
+from fillwright.core.programs import SPL_TOKEN
 from fillwright.localnet.emulation import PROGRAMS
 from fillwright.localnet.program import Call, State
 from fillwright.venues.pool import PoolQuote
 from fillwright.venues.pool_types import BY_NAME
-from fillwright.venues.programs import SPL_TOKEN
 from tests.venues.model import POLICY, address, amount_of, decode, token_account, u64s
 from tests.venues.models import MODELS
 

@@ -17,12 +17,12 @@ from solders.transaction import VersionedTransaction
 from fillwright.core import accounts as plain
 from fillwright.core.accounts import AccountMeta, Address, ChainTime, Trader, format_address
 from fillwright.core.errors import QuoteRefused
+from fillwright.core.programs import SOL_MINT, SPL_TOKEN, USDC_MINT
 from fillwright.localnet.emulation import PROGRAMS
 from fillwright.localnet.program import Call, Effect, ProgramFailed, State
-from fillwright.localnet.world import SOL, USDC, USDC_MINT, associated, place_tokens
+from fillwright.localnet.world import SOL, USDC, associated, place_tokens
 from fillwright.venues.pool import Pool, PoolType
 from fillwright.venues.pool_types import BY_NAME
-from fillwright.venues.programs import SOL_MINT, SPL_TOKEN
 from fillwright.venues.recordings import Recording
 from tests.localnet.local import (
     COMPUTE_BUDGET,

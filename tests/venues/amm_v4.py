@@ -8,8 +8,8 @@ from struct import pack, pack_into
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.programs import RAYDIUM_AMM_V4
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import RAYDIUM_AMM_V4
 from fillwright.venues.raydium.amm_v4 import AMM_V4, SWAP_ONLY, AmmV4Pool
 from tests.venues.model import NOW, POLICY, SLOT, a_mint, address, moved, patched, token_account, u64s
 

@@ -16,9 +16,10 @@ from typing import TypeAlias
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.programs import RAYDIUM_CLMM
+from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import RAYDIUM_CLMM, derive
 from fillwright.venues.raydium.clmm import CLMM, ClmmPool
 from fillwright.venues.raydium.tick_math import sqrt_price_at
 from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, patched

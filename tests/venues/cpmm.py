@@ -8,8 +8,8 @@ from struct import pack, unpack_from
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.programs import RAYDIUM_CPMM, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import RAYDIUM_CPMM, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.raydium.cpmm import CPMM, CpmmPool
 from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, moved, patched, token_account, u64s
 

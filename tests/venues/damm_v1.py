@@ -9,10 +9,10 @@ from struct import pack_into
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, ChainTime, PoolAccounts
+from fillwright.core.programs import METEORA_DAMM_V1, METEORA_VAULT
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.damm_v1 import DAMM_V1, DammV1Pool, Side, StableCurve
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import METEORA_DAMM_V1, METEORA_VAULT
 from tests.venues.model import NOW, POLICY, SLOT, a_mint, address, moved, patched, token_account, u64s
 
 TYPE: PoolType = DAMM_V1

@@ -10,10 +10,10 @@ from struct import pack
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, ChainTime, PoolAccounts
+from fillwright.core.programs import METEORA_DAMM_V2
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.damm_v2 import DAMM_V2, DammV2Pool
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import METEORA_DAMM_V2
 from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, patched, u64s
 
 TYPE: PoolType = DAMM_V2

@@ -10,10 +10,11 @@ from struct import pack, pack_into, unpack_from
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.programs import METEORA_DLMM
+from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import ONE, pow_q64
 from fillwright.venues.meteora.dlmm import DLMM, BinArray, DlmmPool
 from fillwright.venues.pool import PoolQuote, PoolType
-from fillwright.venues.programs import METEORA_DLMM, derive
 from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, patched
 
 TYPE: PoolType = DLMM

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from hypothesis import strategies as st
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
+from fillwright.core.programs import SPL_TOKEN, TOKEN_2022
 from fillwright.venues.pool import Policy, Pool, PoolQuote, PoolType
-from fillwright.venues.programs import SPL_TOKEN, TOKEN_2022
 
 POLICY = Policy(unproven_transfer_fees=True)
 NOW = ChainTime(slot=435_888_000, epoch=1_009, unix_time_s=1_780_000_000)

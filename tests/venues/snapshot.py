@@ -7,8 +7,8 @@ from struct import pack
 
 from fillwright.core.accounts import Account, Address, PoolAccounts, format_address, parse_address
 from fillwright.core.errors import ChainUnavailable
+from fillwright.core.programs import CLOCK, SOL_MINT, SYSVAR_OWNER
 from fillwright.core.units import Mint, Token
-from fillwright.venues.programs import CLOCK, SOL_MINT, SYSVAR_OWNER
 from fillwright.venues.snapshots import Snapshot
 from tests.venues import amm_v4, cpmm
 from tests.venues.model import NOW, SLOT, address

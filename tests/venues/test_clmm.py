@@ -27,9 +27,9 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import MEMO, RAYDIUM_CLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX
 from fillwright.venues.pool import Policy, PoolQuote, up
-from fillwright.venues.programs import MEMO, RAYDIUM_CLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.raydium.clmm import CLMM, TICK_ARRAYS_WANTED, ClmmPool
 from fillwright.venues.raydium.tick_bitmap import arrays_from, bits_of
 from fillwright.venues.raydium.tick_math import SQRT_PRICE_MAX, SQRT_PRICE_MIN, TICK_MAX, amount_in, sqrt_price_at

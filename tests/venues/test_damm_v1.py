@@ -22,11 +22,11 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.damm_v1 import stable_invariant, stable_other
 from fillwright.venues.pool import PoolQuote
 from fillwright.venues.pool_types import identify
-from fillwright.venues.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
 from fillwright.venues.recordings import Recording
 from tests.venues.damm_v1 import (
     FEE_ACCOUNTS,

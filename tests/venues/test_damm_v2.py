@@ -29,9 +29,9 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX
 from fillwright.venues.pool import PoolQuote
-from fillwright.venues.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from tests.venues.damm_v2 import (
     DYNAMIC,
     MINT_A,

@@ -26,10 +26,10 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX
 from fillwright.venues.meteora.dlmm import ARRAYS_MAX, BINS_MAX, DLMM, DlmmPool
 from fillwright.venues.pool import Policy, PoolQuote
-from fillwright.venues.programs import METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from tests.venues.dlmm import (
     EXTENSION,
     ID_MAX,

@@ -12,9 +12,9 @@ import pytest
 from fillwright.core.accounts import Account, Address, format_address
 from fillwright.core.errors import InvalidSnapshot, VenueUnavailable
 from fillwright.core.ports import PoolSource
+from fillwright.core.programs import CLOCK
 from fillwright.venues.live_pools import LivePools
 from fillwright.venues.market import SOL, USDC
-from fillwright.venues.programs import CLOCK
 from fillwright.venues.snapshots import SnapshotPools, read_snapshots, tokens_of, write_snapshots
 from tests import virtual
 from tests.venues.model import SLOT, address, moved

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from struct import pack
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from solders.address_lookup_table_account import AddressLookupTableAccount
 from solders.hash import Hash
@@ -20,24 +20,22 @@ from solders.instruction import Instruction as SoldersInstruction
 from solders.message import MessageV0, to_bytes_versioned
 from solders.pubkey import Pubkey
 
-from fillwright.core.accounts import AccountMeta, Address, Instruction, parse_address
+from fillwright.core.accounts import AccountMeta, Address, Instruction
 from fillwright.core.errors import TransactionTooLarge
+from fillwright.core.programs import (
+    ASSOCIATED_TOKEN,
+    COMPUTE_BUDGET,
+    MEMO,
+    PACKET_BYTES,
+    SIGNATURE_LAMPORTS,
+    SOL_MINT,
+    SPL_TOKEN,
+    SYSTEM,
+)
 from fillwright.core.units import BaseUnits
-
-SYSTEM: Final = parse_address("11111111111111111111111111111111")
-SPL_TOKEN: Final = parse_address("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
-TOKEN_2022: Final = parse_address("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
-ASSOCIATED_TOKEN: Final = parse_address("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
-MEMO: Final = parse_address("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
-COMPUTE_BUDGET: Final = parse_address("ComputeBudget111111111111111111111111111111")
-SOL_MINT: Final = parse_address("So11111111111111111111111111111111111111112")
 
 Tables: TypeAlias = Sequence[tuple[Address, Sequence[Address]]]
 """Address lookup tables, and what stands in them."""
-
-PACKET_BYTES: Final = 1_232
-COMPUTE_UNITS_MAX: Final = 1_400_000
-SIGNATURE_LAMPORTS: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)

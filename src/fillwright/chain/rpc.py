@@ -28,7 +28,6 @@ import msgspec
 import structlog
 from solders.hash import Hash
 from solders.signature import Signature as SignatureBytes
-from solders.token import ID as TOKEN_PROGRAM
 from solders.token.state import TokenAccount
 from solders.transaction import VersionedTransaction
 
@@ -36,6 +35,7 @@ from fillwright.chain.endpoint import Endpoint, FaultJson, Listener, Unanswered,
 from fillwright.core.accounts import Account, Address, format_address, parse_address
 from fillwright.core.errors import ChainUnavailable, InvalidCall, MixedChains, PreflightFailed, TransactionFault
 from fillwright.core.ports import Finalized
+from fillwright.core.programs import SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX, BaseUnits, Millis, Signature
 
 T = TypeVar("T")
@@ -53,8 +53,7 @@ WITNESSES: Final = 2  # nodes that must say that a transaction is dead
 TICK_S: Final = 0.001  # a wait that is shorter would not move every clock
 CONNECTIONS_MAX: Final = 64  # to each node
 TOKEN_ACCOUNT_BYTES: Final = 165
-TOKEN_2022: Final = parse_address("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
-TOKEN_PROGRAMS: Final = frozenset({Address(bytes(TOKEN_PROGRAM)), TOKEN_2022})
+TOKEN_PROGRAMS: Final = frozenset({SPL_TOKEN, TOKEN_2022})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,6 @@ import structlog
 from solders.hash import Hash
 
 from fillwright.chain.building import (
-    ASSOCIATED_TOKEN,
-    COMPUTE_BUDGET,
-    COMPUTE_UNITS_MAX,
-    MEMO,
-    SIGNATURE_LAMPORTS,
-    SOL_MINT,
-    SPL_TOKEN,
-    SYSTEM,
-    TOKEN_2022,
     Plan,
     Tables,
     Tip,
@@ -58,6 +49,24 @@ from fillwright.core.errors import (
 )
 from fillwright.core.order import Fill, Order, SignedTransaction
 from fillwright.core.ports import Clock, Finalized, LandedSwap, PreparedSwap, Swaps
+from fillwright.core.programs import (
+    ASSOCIATED_TOKEN,
+    COMPUTE_BUDGET,
+    COMPUTE_UNITS_MAX,
+    MEMO,
+    METEORA_DAMM_V1,
+    METEORA_DAMM_V2,
+    METEORA_DLMM,
+    RAYDIUM_AMM_V4,
+    RAYDIUM_CLMM,
+    RAYDIUM_CPMM,
+    SIGNATURE_LAMPORTS,
+    SOL_MINT,
+    SPL_TOKEN,
+    SYSTEM,
+    TOKEN_2022,
+    TOKEN_ACCOUNT_RENT_LAMPORTS,
+)
 from fillwright.core.routing import Route
 from fillwright.core.units import BPS, BaseUnits, Millis, OrderId, Signature, base58, format_amount
 
@@ -66,7 +75,6 @@ HOP_SLACK_BPS: Final = 10
 """What a second swap leaves of what the first one pays: should that be a little less, the second still goes through."""
 UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
-ACCOUNT_RENT_LAMPORTS: Final = 2_039_280
 WATCH_MS: Final = 2_000
 ASKED_MS: Final = 2_000  # how often nodes are asked for an outcome where news can come
 FEE_ACCOUNTS_MAX: Final = 128  # what getRecentPrioritizationFees takes
@@ -75,13 +83,13 @@ AROUND: Final = frozenset((SYSTEM, SPL_TOKEN, TOKEN_2022, ASSOCIATED_TOKEN, MEMO
 """The programs of a transaction that are not swaps."""
 
 # The error by which each program says that a swap would pay less than the least. Source: the programs' error lists.
-SLIPPAGE_ERRORS: Final[Mapping[str, frozenset[int]]] = {
-    "CPMMoo8L3F4NbTegBCKVNunggL7H1ZpdTHKxQB5qKP1C": frozenset((6005,)),
-    "675kPX9MHTjS2zt1qfr1NYHuzeLXfQM9H24wFSUt1Mp8": frozenset((30,)),
-    "CAMMCzo5YL8w4VFF8KVHrK22GGUsp5VTaW7grrKgrWqK": frozenset((6022, 6018)),
-    "cpamdpZCGKUy5JxQXB4dcpGPiikHawvSWAd6mEn1sGG": frozenset((6002,)),
-    "LBUZKhRxPF3XUpBCjp4YzTKgLccjZhTSDM9YuVaPwxo": frozenset((6003,)),
-    "Eo7WjKq67rjJQSZxS6z3YkapzY3eMj6Xy8X5EQVn5UaB": frozenset((6004,)),
+SLIPPAGE_ERRORS: Final[Mapping[Address, frozenset[int]]] = {
+    RAYDIUM_CPMM: frozenset((6005,)),
+    RAYDIUM_AMM_V4: frozenset((30,)),
+    RAYDIUM_CLMM: frozenset((6022, 6018)),
+    METEORA_DAMM_V2: frozenset((6002,)),
+    METEORA_DLMM: frozenset((6003,)),
+    METEORA_DAMM_V1: frozenset((6004,)),
 }
 _MEMO_TEXT: Final = re.compile(r"fillwright:(ord_[0-9A-Z]{26}):([1-9][0-9]*)", re.ASCII)
 
@@ -304,7 +312,7 @@ class SolanaChain:
         _, lamports = await self._rpc.balance(self._wallet.address)
         needed = self._settings.fee_lamports_max
         if account.mint == SOL_MINT:
-            needed += terms.in_amount + ACCOUNT_RENT_LAMPORTS
+            needed += terms.in_amount + TOKEN_ACCOUNT_RENT_LAMPORTS
         elif self._held((await self._rpc.read([account.address]))[1][0]) < terms.in_amount:
             amount = format_amount(terms.in_amount, terms.token_in.decimals)
             raise InsufficientFunds(
@@ -481,7 +489,8 @@ def _named(fault: TransactionFault, programs: Sequence[Address], other: type[Exe
     """Return a node's word for a failure as an error of ours: too little out is named, the rest is `other`."""
     if fault.instruction is None or fault.instruction >= len(programs):
         return other(f"the transaction fails: {fault}")
-    program = format_address(programs[fault.instruction])
+    program = programs[fault.instruction]
+    name = format_address(program)
     if fault.custom in SLIPPAGE_ERRORS.get(program, ()):
-        return SlippageExceeded(f"the swap would pay less than the order's limit (error {fault.custom} of {program})")
-    return other(f"the transaction fails: {fault}, which is of the program {program}")
+        return SlippageExceeded(f"the swap would pay less than the order's limit (error {fault.custom} of {name})")
+    return other(f"the transaction fails: {fault}, which is of the program {name}")

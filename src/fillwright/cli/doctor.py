@@ -245,7 +245,7 @@ async def _nodes(settings: Settings) -> list[Finding]:
 
 async def _node(url: str, label: str, settings: Settings) -> Node:
     from fillwright.chain.rpc import Rpc, RpcSettings
-    from fillwright.venues.programs import CLOCK
+    from fillwright.core.programs import CLOCK
     from fillwright.venues.snapshots import read_time
 
     alone = RpcSettings((url,), timeout_ms=settings.rpc_timeout_ms, deadline_ms=settings.rpc_deadline_ms)

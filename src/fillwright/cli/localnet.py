@@ -19,19 +19,12 @@ from fillwright.cli.screen import open_screen, table
 from fillwright.clock import SystemClock
 from fillwright.core.accounts import Address, format_address
 from fillwright.core.errors import InvalidWallet
+from fillwright.core.programs import USDC_MINT
 from fillwright.core.units import format_amount
 from fillwright.localnet.chain import LocalChain
 from fillwright.localnet.endpoint import Endpoint
 from fillwright.localnet.faults import Faults
-from fillwright.localnet.world import (
-    USDC_MINT,
-    WALLET_SOL,
-    WALLET_USDC,
-    Market,
-    associated,
-    open_market,
-    open_wallet,
-)
+from fillwright.localnet.world import WALLET_SOL, WALLET_USDC, Market, associated, open_market, open_wallet
 
 PORT: Final = 8899  # where Solana's own tools look for a local chain
 WALLET: Final = Path("localnet-wallet.json")

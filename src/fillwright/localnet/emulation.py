@@ -21,9 +21,7 @@ from solders.signature import Signature
 from solders.transaction import VersionedTransaction
 
 from fillwright.core.accounts import AccountMeta, Address
-from fillwright.localnet.program import Call, Minting, Movement, NotEmulated, Program, ProgramFailed, State
-from fillwright.localnet.programs import amm_v4, clmm, cpmm, damm_v1, damm_v2, dlmm
-from fillwright.venues.programs import (
+from fillwright.core.programs import (
     METEORA_DAMM_V1,
     METEORA_DAMM_V2,
     METEORA_DLMM,
@@ -32,6 +30,8 @@ from fillwright.venues.programs import (
     RAYDIUM_CPMM,
     SPL_TOKEN,
 )
+from fillwright.localnet.program import Call, Minting, Movement, NotEmulated, Program, ProgramFailed, State
+from fillwright.localnet.programs import amm_v4, clmm, cpmm, damm_v1, damm_v2, dlmm
 
 Json: TypeAlias = Any
 Resolve: TypeAlias = Callable[[Pubkey], "bytes | None"]

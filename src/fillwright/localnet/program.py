@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from struct import calcsize, pack_into, unpack_from
 from typing import Any, Final, TypeAlias
 
-from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, parse_address
+from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime
 from fillwright.core.errors import FillwrightError
+from fillwright.core.programs import ASSOCIATED_TOKEN, SPL_TOKEN
+from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, transfer_fee
-from fillwright.venues.programs import SPL_TOKEN, derive
 
 # Of the framework that most of these programs are built with.
 CONSTRAINT_MUT: Final = 2000
@@ -38,7 +39,6 @@ ACCOUNT_DISCRIMINATOR_MISMATCH: Final = 3002
 U64_MAX: Final = 2**64 - 1
 SUPPLY_AT: Final = 36
 AMOUNT_AT: Final = 64
-ASSOCIATED_TOKEN: Final = parse_address("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 
 
 class ProgramFailed(Exception):

@@ -21,24 +21,24 @@ from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
 from fillwright.core.accounts import Account as PlainAccount
-from fillwright.core.accounts import Address, parse_address
+from fillwright.core.accounts import Address
 from fillwright.core.errors import InvalidWallet
-from fillwright.localnet.chain import LocalChain
-from fillwright.localnet.program import ASSOCIATED_TOKEN
-from fillwright.venues.meteora import damm_v2
-from fillwright.venues.pool import PoolType
-from fillwright.venues.pool_types import identify
-from fillwright.venues.programs import (
+from fillwright.core.programs import (
+    ASSOCIATED_TOKEN,
     METEORA_DAMM_V2,
     RAYDIUM_AMM_V4,
     RAYDIUM_CPMM,
     SOL_MINT,
     SPL_TOKEN,
-    derive,
+    USDC_MINT,
 )
+from fillwright.localnet.chain import LocalChain
+from fillwright.venues.addresses import derive
+from fillwright.venues.meteora import damm_v2
+from fillwright.venues.pool import PoolType
+from fillwright.venues.pool_types import identify
 from fillwright.venues.raydium import amm_v4, cpmm
 
-USDC_MINT: Final = parse_address("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")
 SOL_DECIMALS: Final = 9
 USDC_DECIMALS: Final = 6
 SOL: Final = 10**SOL_DECIMALS

@@ -9,9 +9,9 @@ from typing import Final
 from fillwright.core.accounts import Account, Address, PoolAccounts, parse_address
 from fillwright.core.errors import ChainUnavailable, VenueUnavailable
 from fillwright.core.ports import AccountReader, Clock
+from fillwright.core.programs import CLOCK
 from fillwright.core.units import Millis, Mint, Token
 from fillwright.venues.pool_types import identify
-from fillwright.venues.programs import CLOCK
 from fillwright.venues.snapshots import ROUNDS_MAX, needed, pair_of, read_time, token_of
 
 BATCH_MAX: Final = 100  # what getMultipleAccounts takes

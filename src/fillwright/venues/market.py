@@ -22,23 +22,26 @@ from fillwright.core.errors import (
     VenueUnavailable,
 )
 from fillwright.core.ports import PoolSource, PreparedSwap
+from fillwright.core.programs import (
+    COMPUTE_UNITS_MAX,
+    SIGNATURE_LAMPORTS,
+    SOL_MINT,
+    TOKEN_ACCOUNT_RENT_LAMPORTS,
+    USDC_MINT,
+)
 from fillwright.core.routing import Answer, Leg, NoQuote, Quote, QuoteRequest
 from fillwright.core.units import BPS, BaseUnits, Bps, Mint
 from fillwright.venues.pool import Policy, Pool, PoolQuote, PoolType, up
 from fillwright.venues.pool_types import identify
-from fillwright.venues.programs import SOL_MINT
 from fillwright.venues.splitting import NEVER, Curve, remembering, split
 
 SOL: Final = Mint(format_address(SOL_MINT))
-USDC: Final = Mint("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v")
+USDC: Final = Mint(format_address(USDC_MINT))
 BETWEEN: Final = (SOL, USDC)
 """The tokens that an order may pass through where no pool holds both of its own."""
 
 SPLIT_MAX: Final = 3
-SIGNATURE_LAMPORTS: Final = 5_000
-ACCOUNT_RENT_LAMPORTS: Final = 2_039_280  # of a token account of 165 bytes: Solana's minimum for an account to be kept
 FIXED_COMPUTE_UNITS: Final = 45_000  # what a swap needs besides the pool's own: token accounts, wrapping SOL, the memo
-COMPUTE_UNITS_MAX: Final = 1_400_000  # of a transaction
 PROBE_LAMPORTS: Final = 10_000_000
 PROBES: Final = (10**6, 10**9)  # base units, of a pool's first token
 
@@ -184,7 +187,7 @@ class PoolVenue:
         if there is None or onward is None:
             return []
         # A token account for what is in between must exist, and be paid for; that of SOL is closed again.
-        rent = 0 if between == SOL else ACCOUNT_RENT_LAMPORTS
+        rent = 0 if between == SOL else TOKEN_ACCOUNT_RENT_LAMPORTS
         return [_one_after_the_other(request, there, between, onward, costs.of([there, onward], rent))]
 
     async def _costs(self, mint_out: Mint) -> _Costs:

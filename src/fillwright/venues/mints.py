@@ -17,8 +17,8 @@ import msgspec
 
 from fillwright.core.accounts import Account, Address, format_address
 from fillwright.core.errors import InvalidPool, MissingAccount, NotTradable, UnknownLayout, UnsupportedToken
+from fillwright.core.programs import SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, BaseUnits
-from fillwright.venues.programs import SPL_TOKEN, TOKEN_2022
 
 MINT_BYTES: Final = 82
 TOKEN_ACCOUNT_BYTES: Final = 165

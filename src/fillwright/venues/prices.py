@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from fillwright.core.accounts import format_address
+from fillwright.core.programs import USDC_MINT, USDT_MINT
 from fillwright.core.units import USD_DECIMALS, BaseUnits, MicroUsd, Token
 
-DOLLARS: Final = frozenset(
-    ("EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v", "Es9vMFrzaCERmJfrF4H2FYD4KCoNkY11McCe8BenwNYB")
-)
+DOLLARS: Final = frozenset(format_address(mint) for mint in (USDC_MINT, USDT_MINT))
 """USDC and USDT, which are redeemed for a dollar."""
 
 

@@ -20,10 +20,7 @@ from typing import Any, Final, TypeAlias
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, parse_address
 from fillwright.core.errors import InvalidRecording, QuoteRefused, UnknownToken
-from fillwright.core.units import BaseUnits
-from fillwright.venues.pool import Policy
-from fillwright.venues.pool_types import BY_NAME
-from fillwright.venues.programs import (
+from fillwright.core.programs import (
     METEORA_DAMM_V1,
     METEORA_DAMM_V2,
     METEORA_DLMM,
@@ -33,8 +30,11 @@ from fillwright.venues.programs import (
     RAYDIUM_CPMM,
     SPL_TOKEN,
     TOKEN_2022,
-    derive,
 )
+from fillwright.core.units import BaseUnits
+from fillwright.venues.addresses import derive
+from fillwright.venues.pool import Policy
+from fillwright.venues.pool_types import BY_NAME
 
 Accounts: TypeAlias = dict[Address, Account]
 Case: TypeAlias = Mapping[str, Any]

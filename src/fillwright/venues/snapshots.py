@@ -22,11 +22,11 @@ from typing import Any, Final
 
 from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts, format_address, parse_address
 from fillwright.core.errors import InvalidSnapshot, QuoteRefused, UnknownToken
+from fillwright.core.programs import CLOCK
 from fillwright.core.units import Mint, Token
 from fillwright.venues.mints import read_mint
 from fillwright.venues.pool import PoolType
 from fillwright.venues.pool_types import identify
-from fillwright.venues.programs import CLOCK
 
 ROUNDS_MAX: Final = 6
 _CLOCK: Final = Struct("<Q8xQ8xq")  # Clock sysvar, 40 bytes: slot, epoch, unix timestamp

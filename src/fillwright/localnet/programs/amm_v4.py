@@ -10,8 +10,8 @@ from struct import pack_into, unpack_from
 from typing import Final
 
 from fillwright.core.accounts import Address
+from fillwright.core.programs import SPL_TOKEN
 from fillwright.localnet.program import Call, Effect, ProgramFailed, Transfer, check_transferable
-from fillwright.venues.programs import SPL_TOKEN
 from fillwright.venues.raydium.amm_v4 import AUTHORITY, POOL_BYTES
 
 INVALID_PROGRAM_ADDRESS: Final = 1

@@ -12,6 +12,7 @@ from struct import pack_into, unpack_from
 from typing import Final
 
 from fillwright.core.accounts import Address
+from fillwright.core.programs import METEORA_VAULT, SPL_TOKEN
 from fillwright.localnet.program import (
     CONSTRAINT_HAS_ONE,
     SUPPLY_AT,
@@ -24,7 +25,6 @@ from fillwright.localnet.program import (
     check_transferable,
 )
 from fillwright.venues.meteora.damm_v1 import POOL, POOL_BYTES_MIN, SWAP, VAULT, VAULT_BYTES_MIN
-from fillwright.venues.programs import METEORA_VAULT, SPL_TOKEN
 
 VAULT_DISABLED: Final = 6000
 EXCEEDED_SLIPPAGE: Final = 6004

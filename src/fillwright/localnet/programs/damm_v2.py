@@ -6,6 +6,7 @@ from math import isqrt
 from typing import Final
 
 from fillwright.core.accounts import Address
+from fillwright.core.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from fillwright.localnet.fixed_point import ONE, power
 from fillwright.localnet.program import (
     CONSTRAINT_HAS_ONE,
@@ -17,7 +18,6 @@ from fillwright.localnet.program import (
     check_transferable,
 )
 from fillwright.venues.meteora.damm_v2 import AUTHORITY, EVENT_AUTHORITY, POOL, POOL_BYTES, SWAP2
-from fillwright.venues.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 
 MATH_OVERFLOW: Final = 6000
 EXCEEDED_SLIPPAGE: Final = 6002

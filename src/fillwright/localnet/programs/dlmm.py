@@ -13,6 +13,7 @@ from struct import pack_into, unpack_from
 from typing import Final
 
 from fillwright.core.accounts import Address
+from fillwright.core.programs import METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.localnet.fixed_point import ONE, power
 from fillwright.localnet.program import (
     ACCOUNT_NOT_ENOUGH_KEYS,
@@ -37,7 +38,6 @@ from fillwright.venues.meteora.dlmm import (
     PAIR_BYTES,
     SWAP2,
 )
-from fillwright.venues.programs import METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 
 INVALID_INPUT: Final = 6002
 EXCEEDED_SLIPPAGE: Final = 6003

@@ -34,6 +34,7 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BaseUnits
 from fillwright.venues.mints import balance, need, supply
 from fillwright.venues.pool import (
@@ -47,7 +48,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
 
 ALL_PROFIT: Final = 1_000_000_000_000  # shares of a vault's profit are millionths of millionths
 PRICE_SCALE: Final = 1_000_000  # Marinade's price has 6 decimals

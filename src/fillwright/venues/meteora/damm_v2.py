@@ -29,7 +29,9 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, U64_MAX, BaseUnits
+from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
 from fillwright.venues.mints import TransferFee, need, transfer_fee
 from fillwright.venues.pool import (
@@ -43,7 +45,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022, derive
 
 RATE: Final = 1_000_000_000  # fees are billionths
 FEE_MAX: Final = {0: 500_000_000, 1: 990_000_000}  # by fee version

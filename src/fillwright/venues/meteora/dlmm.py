@@ -35,7 +35,9 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import MEMO, METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, U64_MAX, BaseUnits
+from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
 from fillwright.venues.mints import TransferFee, need, transfer_fee
 from fillwright.venues.pool import (
@@ -48,7 +50,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import MEMO, METEORA_DLMM, SPL_TOKEN, TOKEN_2022, derive
 
 RATE: Final = 10**9  # fee rates are billionths
 RATE_MAX: Final = 10**8

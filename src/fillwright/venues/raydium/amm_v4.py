@@ -16,7 +16,9 @@ import msgspec
 
 from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, OrderBookPool
+from fillwright.core.programs import RAYDIUM_AMM_V4, SPL_TOKEN
 from fillwright.core.units import BaseUnits
+from fillwright.venues.addresses import derive
 from fillwright.venues.mints import balance, need
 from fillwright.venues.pool import (
     Policy,
@@ -29,7 +31,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import RAYDIUM_AMM_V4, SPL_TOKEN, derive
 
 SWAP_ONLY: Final = 6
 WAITING: Final = 7

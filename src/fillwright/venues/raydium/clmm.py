@@ -37,7 +37,9 @@ from fillwright.core.errors import (
     UnsupportedMode,
     UnsupportedToken,
 )
+from fillwright.core.programs import MEMO, RAYDIUM_CLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX, BaseUnits
+from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, need, read_mint
 from fillwright.venues.pool import (
     Q64,
@@ -50,7 +52,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import MEMO, RAYDIUM_CLMM, SPL_TOKEN, TOKEN_2022, derive
 from fillwright.venues.raydium.tick_bitmap import DEFAULT_BYTES, NUMBER_MAX, SIDE_BYTES, arrays_from, bits_of
 from fillwright.venues.raydium.tick_math import (
     SQRT_PRICE_MAX,

@@ -14,7 +14,9 @@ import msgspec
 
 from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, UnsupportedMode
+from fillwright.core.programs import RAYDIUM_CPMM
 from fillwright.core.units import BaseUnits
+from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, balance, need, transfer_fee
 from fillwright.venues.pool import (
     Policy,
@@ -27,7 +29,6 @@ from fillwright.venues.pool import (
     impact_bps,
     up,
 )
-from fillwright.venues.programs import RAYDIUM_CPMM, derive
 
 RATE: Final = 1_000_000  # fee rates are millionths
 SWAPS_OFF: Final = 0b100
