@@ -81,6 +81,18 @@ def test_in_our_own_file_no_unknown_name_is_let_pass_but_in_the_environment_othe
     assert "unknown setting: PROT (in " in refusal({}, a_file(tmp_path, "PROT=1\n"))
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"FILLWRIGHT_TIP_ACCOUNT": "me", "FILLWRIGHT_TIP_LAMPORTS": "1"},
+        {"FILLWRIGHT_LOOKUP_TABLES": "So11111111111111111111111111111111111111112,me"},
+    ],
+    ids=["tip", "tables"],
+)
+def test_what_is_no_address_stops_the_start(given: dict[str, str]) -> None:
+    assert "'me' is no address of Solana" in refusal(given)
+
+
 def test_a_secret_that_is_too_short_is_refused_and_not_shown() -> None:
     assert "swordfish" not in (told := refusal({"FILLWRIGHT_WEBHOOK_SECRET": "swordfish"}))
     assert "FILLWRIGHT_WEBHOOK_SECRET" in told

@@ -35,7 +35,7 @@ from fillwright.core.control import LOCAL_ACCOUNT
 from fillwright.core.errors import Exposed, MissingExtra, WrongChain
 from fillwright.core.ports import Bus, Chain, Clock, OrderRequest, Prices, Store, Venue
 from fillwright.core.retry import RetryPolicy
-from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
+from fillwright.core.tokens import TokenRegistry
 from fillwright.execution.executor import Executor, ExecutorSettings
 from fillwright.execution.gate import Gate
 from fillwright.execution.intake import Intake
@@ -387,7 +387,9 @@ def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices, 
     Raise InvalidSnapshot if pools are to be read from files that cannot be.
     """
     if settings.pools:
-        return _open_pools(settings)
+        from fillwright.solana import open_snapshots  # nor is this, without pools
+
+        return open_snapshots(settings)
     market = Market(
         MarketSettings(
             fee_bps={"raydium": settings.sim_raydium_fee_bps, "meteora": settings.sim_meteora_fee_bps},
@@ -404,45 +406,13 @@ def open_market(settings: Settings, clock: Clock) -> tuple[list[Venue], Prices, 
     return venues, SimulatedPrices(market, clock), TokenRegistry()
 
 
-def _open_pools(settings: Settings) -> tuple[list[Venue], Prices, TokenRegistry]:
-    # What the simulated market has no need of is not loaded with it.
-    from fillwright.venues.market import MarketRules, PoolVenue
-    from fillwright.venues.pool import Policy
-    from fillwright.venues.prices import DollarPrices
-    from fillwright.venues.snapshots import SnapshotPools, read_snapshots, tokens_of
-
-    snapshots = read_snapshots(Path(settings.pools))
-    policy = Policy(settings.amm_v4_fee, settings.unproven_transfer_fees == "on")
-    rules = MarketRules(settings.quote_slots_max, settings.priority_fee_micro_lamports, policy)
-    known = {token.mint for token in WELL_KNOWN}
-    tokens = TokenRegistry((*WELL_KNOWN, *(token for token in tokens_of(snapshots) if token.mint not in known)))
-    return [PoolVenue(SnapshotPools(snapshots), rules)], DollarPrices(), tokens
-
-
 @contextlib.asynccontextmanager
-async def open_solana(settings: Settings, clock: Clock, metrics: Metrics) -> AsyncIterator[Solana]:
+async def open_solana(settings: Settings, clock: Clock, metrics: Metrics | None = None) -> AsyncIterator[Solana]:
+    """Reach the chain that the settings name. Raise what `connect` does."""
     from fillwright.solana import connect  # what only real chains need is not loaded for the simulated one
 
-    async with connect(settings, clock, metrics.hear_node) as solana:
+    async with connect(settings, clock, metrics) as solana:
         yield solana
-
-
-@contextlib.asynccontextmanager
-async def open_nodes(settings: Settings, clock: Clock) -> AsyncIterator[Solana]:
-    """Reach the chain that the settings name, to look at it."""
-    from fillwright.solana import connect
-
-    async with connect(settings, clock) as solana:
-        yield solana
-
-
-@contextlib.asynccontextmanager
-async def open_wallet_chain(settings: Settings, clock: Clock) -> AsyncIterator[Chain]:
-    """Reach the chain that the settings name, to look at what the wallet has done there."""
-    from fillwright.chain.hints import Hints
-
-    async with open_nodes(settings, clock) as solana:
-        yield await solana.open_chain(settings, clock, Hints("", settings.outcome_poll_ms))
 
 
 async def preview(settings: Settings, request: OrderRequest) -> Json:

@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 import msgspec
 from dotenv.parser import parse_stream
 
+from fillwright.core.errors import UnknownToken
+from fillwright.core.units import address_bytes
 from fillwright.core.webhooks import SECRET_MIN
 
 PLAIN: Final = frozenset(
@@ -157,6 +159,13 @@ class Settings:
             raise ValueError(f"{env_name('mode')}={self.mode} needs nodes to ask: set {env_name('rpc_urls')}")
         if self.mode != "simulated" and not self.pools:
             raise ValueError(f"{env_name('mode')}={self.mode} needs pools to trade with: set {env_name('pools')}")
+        for name in ("tip_account", "lookup_tables"):
+            for text in getattr(self, name).split(","):
+                try:
+                    if text.strip():
+                        address_bytes(text.strip())
+                except UnknownToken:
+                    raise ValueError(f"{env_name(name)}: {text.strip()[:64]!r} is no address of Solana") from None
         if bool(self.tip_account) != bool(self.tip_lamports):
             raise ValueError(f"set {env_name('tip_account')} and {env_name('tip_lamports')} together, or neither")
         if 0 < len(self.webhook_secret) < SECRET_MIN:

@@ -1,19 +1,18 @@
-"""Where the parts for real chains meet: nodes, pools, wallet. `app` loads it only where the settings name one."""
+"""Where the parts for real pools and chains meet: `app` loads it only where the settings name some."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import structlog
 
 from fillwright.chain.building import Tip
-from fillwright.chain.endpoint import Listener
 from fillwright.chain.hints import Hints
 from fillwright.chain.rpc import Rpc, RpcSettings, unheard
 from fillwright.chain.solana import SolanaChain, SolanaSettings
@@ -32,12 +31,17 @@ from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.ports import Clock, Prices, Venue
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
+from fillwright.core.units import Token
 from fillwright.metrics import Metrics
 from fillwright.settings import Settings, listed_urls
 from fillwright.venues.live_pools import LivePools
 from fillwright.venues.market import MarketRules, PoolState, PoolVenue, state_of
 from fillwright.venues.pool import Policy
 from fillwright.venues.prices import DollarPrices
+from fillwright.venues.snapshots import SnapshotPools, read_snapshots, tokens_of
+
+Market: TypeAlias = tuple[list[Venue], Prices, TokenRegistry]
+"""What is asked for quotes, what tokens are worth, and which tokens there are."""
 
 GENESIS: Final = {
     "mainnet": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
@@ -56,7 +60,7 @@ class Solana:
     rpc: Rpc
     pools: PoolVenue
     genesis_hash: str
-    market: tuple[list[Venue], Prices, TokenRegistry]
+    market: Market
     source: LivePools
     policy: Policy
 
@@ -95,8 +99,8 @@ class Solana:
         """Try each pool that is set, and say why one gives no quote. Raise ChainUnavailable."""
         return [state_of(address, accounts, self.policy) for address, accounts in await self.source.states()]
 
-    async def open_chain(self, settings: Settings, clock: Clock, hints: Hints) -> SolanaChain:
-        """Return the chain as the wallet sees it. Raise InvalidWallet or ChainUnavailable."""
+    async def open_chain(self, settings: Settings, clock: Clock, hints: Hints | None = None) -> SolanaChain:
+        """Return the chain as the wallet sees it, without hints to look at. Raise InvalidWallet or ChainUnavailable."""
         # Asked for here, where one is needed: processes that only take orders have none.
         if not settings.wallet:
             raise InvalidWallet(f"FILLWRIGHT_MODE={settings.mode} signs swaps, and no wallet is set: FILLWRIGHT_WALLET")
@@ -109,14 +113,13 @@ class Solana:
             tip=tip,
             tables=await _tables(self.rpc, settings.lookup_tables),
         )
+        hints = hints or Hints("", POLL_MS)
         return SolanaChain(self.rpc, wallet, self.pools, clock, solana_settings, self.genesis_hash, hints)
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -> AsyncIterator[Solana]:
+async def connect(settings: Settings, clock: Clock, metrics: Metrics | None = None) -> AsyncIterator[Solana]:
     """Reach the nodes, see that they are of the chain that is meant, and learn of the pools.
-
-    `heard` is told of each call to a node.
 
     Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
     """
@@ -129,21 +132,34 @@ async def connect(settings: Settings, clock: Clock, heard: Listener = unheard) -
             settings.rpc_deadline_ms,
             settings.rpc_lag_slots_max,
         ),
-        heard,
+        metrics.hear_node if metrics else unheard,
     )
     try:
         genesis_hash = await rpc.genesis_hash()
         _check_network(settings.mode, genesis_hash)
         source = LivePools(rpc, _addresses(settings.pools), clock, settings.pool_refresh_ms)
-        policy = Policy(settings.amm_v4_fee, settings.unproven_transfer_fees == "on")
-        rules = MarketRules(settings.quote_slots_max, settings.priority_fee_micro_lamports, policy)
+        rules = _rules(settings)
         pools = PoolVenue(source, rules)
-        known = {token.mint for token in WELL_KNOWN}
-        found = [token for token in await source.tokens() if token.mint not in known]
-        tokens = TokenRegistry((*WELL_KNOWN, *found))
-        yield Solana(rpc, pools, genesis_hash, ([pools], DollarPrices(), tokens), source, policy)
+        yield Solana(rpc, pools, genesis_hash, _market(pools, await source.tokens()), source, rules.policy)
     finally:
         await rpc.close()
+
+
+def open_snapshots(settings: Settings) -> Market:
+    """Return the market of pools in files. Raise InvalidSnapshot if they cannot be read."""
+    snapshots = read_snapshots(Path(settings.pools))
+    return _market(PoolVenue(SnapshotPools(snapshots), _rules(settings)), tokens_of(snapshots))
+
+
+def _rules(settings: Settings) -> MarketRules:
+    policy = Policy(settings.amm_v4_fee, settings.unproven_transfer_fees == "on")
+    return MarketRules(settings.quote_slots_max, settings.priority_fee_micro_lamports, policy)
+
+
+def _market(pools: PoolVenue, tokens: Iterable[Token]) -> Market:
+    known = {token.mint for token in WELL_KNOWN}
+    found = (token for token in tokens if token.mint not in known)
+    return [pools], DollarPrices(), TokenRegistry((*WELL_KNOWN, *found))
 
 
 def _check_network(mode: str, genesis_hash: str) -> None:

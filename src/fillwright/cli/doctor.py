@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 import structlog
 
-from fillwright.app import open_market, open_nodes
+from fillwright.app import open_market, open_solana
 from fillwright.backends import migrate_store
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused
 from fillwright.cli.operating import open_database
@@ -286,7 +286,7 @@ async def _on_chain(settings: Settings, attempts: tuple[Order, ...]) -> AsyncIte
     if isinstance(wallet, Finding):
         yield wallet
     try:
-        async with open_nodes(settings, SystemClock()) as solana:
+        async with open_solana(settings, SystemClock()) as solana:
             yield Finding("chain", "ok", f"the nodes are of the chain that mode {settings.mode} means")
             if isinstance(wallet, bytes):
                 yield await _balances(solana.rpc, await solana.source.tokens(), wallet, settings)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import click
 
-from fillwright.app import check_chain, open_chain, open_ledger, open_wallet_chain
+from fillwright.app import check_chain, open_chain, open_ledger, open_solana
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused, settings_or_fail
 from fillwright.cli.operating import open_database
 from fillwright.cli.running import NO_START
@@ -103,7 +103,8 @@ async def judge_by_nodes(settings: Settings) -> Reconciliation:
     """Return how the orders compare with what nodes tell of the wallet's swaps."""
     check_schema(settings)
     clock = SystemClock()
-    async with open_database(settings) as store, open_wallet_chain(settings, clock) as chain:
+    async with open_database(settings) as store, open_solana(settings, clock) as solana:
+        chain = await solana.open_chain(settings, clock)
         await check_chain(store, chain, settings)
         return await reconcile(store, chain)
 
