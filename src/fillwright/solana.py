@@ -30,6 +30,7 @@ from fillwright.core.errors import (
 from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
 from fillwright.core.ports import Clock, Prices, Venue
+from fillwright.core.programs import LOOKUP_TABLES
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.core.units import Token
 from fillwright.metrics import Metrics
@@ -206,7 +207,7 @@ async def _tables(rpc: Rpc, text: str) -> Sequence[tuple[Address, Sequence[Addre
     _, accounts = await rpc.read(keys)
     tables = list[tuple[Address, Sequence[Address]]]()
     for key, account in zip(keys, accounts, strict=True):
-        if account is None or len(account.data) < TABLE_HEAD_BYTES:
+        if account is None or account.owner != LOOKUP_TABLES or len(account.data) < TABLE_HEAD_BYTES:
             raise ChainUnavailable(f"{format_address(key)} in FILLWRIGHT_LOOKUP_TABLES is no address lookup table")
         data = account.data[TABLE_HEAD_BYTES:]
         tables.append((key, [Address(data[at : at + 32]) for at in range(0, len(data) - 31, 32)]))

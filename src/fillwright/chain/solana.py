@@ -162,7 +162,7 @@ class SolanaChain:
             raise Unroutable("the route is of the simulated market: it names no pool that exists")
         mints = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
         accounts = await self._accounts(list(dict.fromkeys(mints)))
-        await self._check_funds(order, accounts[0])
+        await self._check_funds(order, accounts)
         await self._rpc.finalized()  # what the blockhash's last height is compared with
         min_slot = 0
         for _ in range(ROUNDS_MAX):
@@ -306,13 +306,14 @@ class SolanaChain:
             for mint, address, account in zip(mints, addresses, held, strict=True)
         ]
 
-    async def _check_funds(self, order: Order, account: TokenAccount) -> None:
-        """Raise InsufficientFunds if the wallet cannot pay what is to be sold, its fee, and missing accounts' rent."""
-        terms = order.terms
+    async def _check_funds(self, order: Order, accounts: Sequence[TokenAccount]) -> None:
+        """Raise InsufficientFunds if the wallet cannot pay what is sold, fee and tip, and the rent of new accounts."""
+        terms, account, tip = order.terms, accounts[0], self._settings.tip
         _, lamports = await self._rpc.balance(self._wallet.address)
-        needed = self._settings.fee_lamports_max
+        needed = self._settings.fee_lamports_max + (tip.lamports if tip else 0)
+        needed += TOKEN_ACCOUNT_RENT_LAMPORTS * sum(not each.exists for each in accounts)
         if account.mint == SOL_MINT:
-            needed += terms.in_amount + TOKEN_ACCOUNT_RENT_LAMPORTS
+            needed += terms.in_amount
         elif self._held((await self._rpc.read([account.address]))[1][0]) < terms.in_amount:
             amount = format_amount(terms.in_amount, terms.token_in.decimals)
             raise InsufficientFunds(
@@ -321,7 +322,7 @@ class SolanaChain:
         if lamports < needed:
             raise InsufficientFunds(
                 f"the wallet {format_address(self._wallet.address)} holds {format_amount(lamports, 9)} SOL, and"
-                f" {format_amount(needed, 9)} may be needed for amount, fee and rent"
+                f" {format_amount(needed, 9)} may be needed for amount, fee, tip and rent"
             )
 
     async def _way(self, order: Order, route: Route, min_out_amount: BaseUnits, min_slot: int) -> _Way:

@@ -19,6 +19,7 @@ SPL_TOKEN: Final = parse_address("TokenkegQfeZyiNwAJbNbGKPFXCWuBvf9Ss623VQ5DA")
 TOKEN_2022: Final = parse_address("TokenzQdBNbLqP5VEhdkAS6EPFLC1PHnBqCXEpPxuEb")
 ASSOCIATED_TOKEN: Final = parse_address("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 MEMO: Final = parse_address("MemoSq4gqABAXKb96qnH8TysNcWxMyWCqXgDLGmfcHr")
+LOOKUP_TABLES: Final = parse_address("AddressLookupTab1e1111111111111111111111111")
 COMPUTE_BUDGET: Final = parse_address("ComputeBudget111111111111111111111111111111")
 
 SYSVAR_OWNER: Final = parse_address("Sysvar1111111111111111111111111111111111111")
