@@ -166,12 +166,19 @@ async def _orders(store: Store, shown: str) -> tuple[list[Finding], Database]:
         findings.append(Finding("audit log", "problem", str(error), fix))
         return findings, Database(None, ())
     accounts = {"", *(key.account for key in gate.known.keys.values())}
-    attempts = [
-        order
-        for account in sorted(accounts)
-        for order in await store.find(OrderFilter(account, OrderStatus.SUBMITTED, limit=ATTEMPTS_MAX))
-    ]
+    attempts = [order for account in sorted(accounts) for order in await _submitted(store, account)]
     return findings, Database(gate.known, tuple(attempts))
+
+
+async def _submitted(store: Store, account: str) -> list[Order]:
+    found, page = list[Order](), list[Order]()
+    while not found or len(page) == ATTEMPTS_MAX:
+        before = found[-1].id if found else None
+        page = await store.find(OrderFilter(account, OrderStatus.SUBMITTED, before=before, limit=ATTEMPTS_MAX))
+        if not page:
+            break
+        found += page
+    return found
 
 
 async def _redis(settings: Settings) -> list[Finding]:
