@@ -84,6 +84,17 @@ class Numbered(FakeReader):
         return await super().read(addresses)
 
 
+async def test_a_pool_that_could_not_be_read_at_first_is_looked_for_again(clock: virtual.VirtualClock) -> None:
+    reader = FakeReader(a_snapshot([old_sol_usdc()]))
+    source = live(reader, clock)
+    assert [pool.address for pool in await source.pools(SOL, USDC)] == [old_sol_usdc().address]
+    reader.accounts |= a_snapshot(THREE).accounts
+    await clock.sleep(59_000)
+    assert len(await source.pools(SOL, USDC)) == 1
+    await clock.sleep(1_000)
+    assert {pool.address for pool in await source.pools(SOL, USDC)} == {sol_usdc().address, old_sol_usdc().address}
+
+
 async def test_a_node_that_does_not_answer_leaves_the_venue_unavailable_and_a_pool_that_is_gone_out(
     clock: virtual.VirtualClock,
 ) -> None:

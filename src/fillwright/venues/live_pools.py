@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from fillwright.core.accounts import Account, Address, PoolAccounts, parse_address
+import structlog
+
+from fillwright.core.accounts import Account, Address, PoolAccounts, format_address, parse_address
 from fillwright.core.errors import ChainUnavailable, VenueUnavailable
 from fillwright.core.ports import AccountReader, Clock
 from fillwright.core.programs import CLOCK
@@ -14,6 +16,7 @@ from fillwright.core.units import Millis, Mint, Token
 from fillwright.venues.pool_types import identify
 from fillwright.venues.snapshots import ROUNDS_MAX, needed, pair_of, read_time, token_of
 
+DISCOVER_MS: Final = 60_000
 BATCH_MAX: Final = 100  # what getMultipleAccounts takes
 
 
@@ -31,7 +34,8 @@ class LivePools:
         self._refresh_ms = refresh_ms
         self._newest_slot = 0
         self._wanted: dict[Address, tuple[Address, ...]] = {}
-        self._by_pair: dict[frozenset[Mint], set[Address]] | None = None
+        self._by_pair: dict[frozenset[Mint], set[Address]] = {}
+        self._discovered_ms: Millis | None = None
         self._read: dict[Address, tuple[Millis, PoolAccounts]] = {}
         self._reading = asyncio.Lock()
 
@@ -43,9 +47,7 @@ class LivePools:
         """Return the pools of a pair. Raise VenueUnavailable if the chain does not answer."""
         try:
             async with self._reading:
-                if self._by_pair is None:
-                    await self._discover()
-                assert self._by_pair is not None
+                await self._discover()
                 addresses = sorted(self._by_pair.get(frozenset((mint_a, mint_b)), ()))
                 stale = [each for each in addresses if not self._is_fresh(each, min_slot)]
                 await self._refresh(stale)
@@ -57,9 +59,7 @@ class LivePools:
         """Return the tokens that the pools' mints tell of. Raise VenueUnavailable."""
         try:
             async with self._reading:
-                if self._by_pair is None:
-                    await self._discover()
-                assert self._by_pair is not None
+                await self._discover()
                 mints = sorted({mint for pair in self._by_pair for mint in pair})
                 found = dict[Address, Account]()
                 for start in range(0, len(mints), BATCH_MAX):
@@ -73,8 +73,7 @@ class LivePools:
     async def states(self) -> list[tuple[Address, PoolAccounts | None]]:
         """Return each pool as it stands now; None for what is no pool of a known type. Raise ChainUnavailable."""
         async with self._reading:
-            if self._by_pair is None:
-                await self._discover()
+            await self._discover()
             await self._refresh([each for each in self._addresses if each in self._wanted])
             read = {each: accounts for each, (_, accounts) in self._read.items()}
         return [(each, read.get(each)) for each in self._addresses]
@@ -84,17 +83,23 @@ class LivePools:
         return read is not None and read[1].slot >= min_slot and abs(self._clock.now_ms() - read[0]) < self._refresh_ms
 
     async def _discover(self) -> None:
-        """Learn which pair each pool is of."""
-        by_pair: dict[frozenset[Mint], set[Address]] = {}
-        for start in range(0, len(self._addresses), BATCH_MAX):
-            batch = self._addresses[start : start + BATCH_MAX]
+        """Learn which pair each pool is of; of those that could not be read, every so often again."""
+        missing = [each for each in self._addresses if each not in self._wanted]
+        now_ms = self._clock.now_ms()
+        if not missing or (self._discovered_ms is not None and abs(now_ms - self._discovered_ms) < DISCOVER_MS):
+            return
+        for start in range(0, len(missing), BATCH_MAX):
+            batch = missing[start : start + BATCH_MAX]
             _, accounts = await self._reader.read(batch)
             for address, account in zip(batch, accounts, strict=True):
                 pool_type = identify(account) if account is not None else None
                 if account is not None and pool_type is not None:
-                    by_pair.setdefault(pair_of(pool_type, account), set()).add(address)
+                    self._by_pair.setdefault(pair_of(pool_type, account), set()).add(address)
                     self._wanted[address] = (address,)
-        self._by_pair = by_pair
+        self._discovered_ms = now_ms
+        unknown = [format_address(each) for each in missing if each not in self._wanted]
+        if unknown:
+            structlog.get_logger().warning("pools.unknown", pools=unknown, reason="no accounts of a known pool type")
 
     async def _refresh(self, addresses: Sequence[Address]) -> None:
         """Read pools anew, again where that shows that one needs further accounts."""
