@@ -11,9 +11,11 @@ from typing import Any, Final, Literal
 import pytest
 from playwright.async_api import Page, expect
 
+from fillwright.venues.snapshots import write_snapshots
 from tests.browser.pages import NARROW, WIDE, a_page, url
 from tests.browser.test_dashboard import FAST, WITHIN_S, Json, get, post
 from tests.process import EngineProcess, an_engine, in_real_time
+from tests.venues.snapshot import a_snapshot, old_sol_usdc, sol_usdc
 
 ORDERS: Final = 24
 UNEVEN: Final[Json] = {**FAST, "fillwright_sim_quote_error_rate": "0.2", "fillwright_sim_reverted_rate": "0.2"}
@@ -162,6 +164,31 @@ def test_where_several_pools_of_a_venue_compete_it_is_outbid_only_if_all_of_them
                     row = table.get_by_role("row", name=re.compile(f"^{name}(?! by)"))
                     await expect(row.locator("td").nth(at)).to_contain_text(value)
                 await expect(page.get_by_role("region", name="Pools").locator("tbody tr")).to_have_count(3)
+
+    in_real_time(test(), WITHIN_S)
+
+
+def test_a_swap_over_several_pools_names_each_and_each_counts_as_chosen(tmp_path: Path) -> None:
+    async def test() -> None:
+        pools = tmp_path / "pools.json.gz"
+        write_snapshots(pools, [a_snapshot([sol_usdc(), old_sol_usdc()])])
+        async with an_engine(tmp_path, **FAST, fillwright_pools=str(pools)) as engine:
+            order_id = await post(engine, amount="5000")
+            await engine.outcome(order_id)
+            best = (await get(engine, f"/api/orders/{order_id}"))["quotes"][0]
+            assert best["type"] == "split"
+            async with a_page(engine, f"/dashboard#/orders/{order_id}") as page:
+                chosen = page.get_by_role("region", name="Quotes").locator("tr.chosen")
+                for leg in best["legs"]:
+                    told = f"{leg['inAmount']} SOL to {leg['outAmount']} USDC: raydium {leg['type']} pool"
+                    await expect(chosen.get_by_text(told)).to_be_visible()
+                    await expect(chosen.get_by_title(leg["pool"])).to_be_visible()
+                await page.get_by_role("link", name="Venues").click()
+                rows = page.get_by_role("region", name="Pools").locator("tbody tr")
+                await expect(rows).to_have_count(2)
+                for leg in best["legs"]:
+                    row = rows.filter(has=page.get_by_title(leg["pool"]))
+                    await expect(row.locator("td")).to_have_text(["1", "1", "100 %"])
 
     in_real_time(test(), WITHIN_S)
 

@@ -46,7 +46,7 @@ function summary(events) {
   const decisions = []; // of each route that was chosen, the quotes
   events.forEach((event, at) => {
     if (event.event === "RouteSelected") {
-      decisions.push(event.data.quotes.map(({ dex, pool, code, outAmount }) => ({ dex, pool, code, outAmount: outAmount === undefined ? null : Number(outAmount) })));
+      decisions.push(event.data.quotes.map(({ dex, pool, code, legs, outAmount }) => ({ dex, code, pools: legs?.map((leg) => ({ dex: leg.dex, pool: leg.pool })) ?? (pool ? [{ dex, pool }] : []), outAmount: outAmount === undefined ? null : Number(outAmount) })));
       quoted = Number(event.data.quotes.find((quote) => quote.selected).outAmount);
     }
     if (event.event === "Confirmed") {

@@ -178,7 +178,7 @@ export function quotesTable(quotes, token) {
             quote.dex,
             " ",
             quote.selected ? badge("selected") : h("div", { class: "hint" }, `${quote.code}: ${quote.reason}`),
-            quote.pool ? h("div", { class: "hint" }, "pool ", h("code", { title: quote.pool }, shortHash(quote.pool))) : null,
+            swaps(quote),
           ),
           h("td", { class: "end loose" }, known(quote.outAmount, (amount) => `${amount} ${token}`)),
           h("td", { class: "end nowrap" }, quote.selected ? "best" : known(quote.outAmount === undefined ? null : behind, bps)),
@@ -188,6 +188,13 @@ export function quotesTable(quotes, token) {
       }),
     ),
   );
+}
+
+/** Name the pools of a quote: with several, what each takes and gives. */
+function swaps(quote) {
+  const legs = quote.legs ?? [];
+  if (legs.length < 2) return quote.pool ? h("div", { class: "hint" }, legs.length ? `${quote.type} pool ` : "pool ", h("code", { title: quote.pool }, shortHash(quote.pool))) : null;
+  return legs.map((leg) => h("div", { class: "hint" }, `${leg.inAmount} ${leg.tokenIn} to ${leg.outAmount} ${leg.tokenOut}: ${leg.dex} ${leg.type} pool `, h("code", { title: leg.pool }, shortHash(leg.pool))));
 }
 
 function attempts(order) {

@@ -198,14 +198,18 @@ function refusals(codes) {
   return [count(all.reduce((sum, [, times]) => sum + times, 0)), all.map(([code, times]) => h("div", { class: "hint" }, h("a", { href: `/docs#${code}` }, code), ` ${count(times)}`))];
 }
 
+/** A pool counts once in a decision, though it stands in several quotes: alone, and together with others. */
 function poolsOf(decisions) {
   const pools = new Map();
-  for (const quote of decisions.flat()) {
-    if (!USABLE.has(quote.code)) continue;
-    const its = pools.get(quote.pool) ?? { venue: quote.dex, pool: quote.pool, given: 0, won: 0 };
-    its.given += 1;
-    its.won += quote.code === "selected" ? 1 : 0;
-    pools.set(quote.pool, its);
+  for (const quotes of decisions) {
+    const usable = quotes.filter((quote) => USABLE.has(quote.code));
+    const chosen = new Set(usable.filter((quote) => quote.code === "selected").flatMap((quote) => quote.pools.map(({ pool }) => pool)));
+    for (const [pool, dex] of new Map(usable.flatMap((quote) => quote.pools.map(({ pool, dex }) => [pool, dex])))) {
+      const its = pools.get(pool) ?? { venue: dex, pool, given: 0, won: 0 };
+      its.given += 1;
+      its.won += chosen.has(pool) ? 1 : 0;
+      pools.set(pool, its);
+    }
   }
   const all = [...pools.values()].sort((a, b) => b.won - a.won || b.given - a.given);
   return [
