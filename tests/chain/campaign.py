@@ -88,7 +88,7 @@ class JudgesByTheTip(Executor):
     async def _look(self, transaction: SignedTransaction) -> tuple[Finalized, Any]:
         rpc: Rpc = self._chain._rpc  # type: ignore[attr-defined]  # it is what this mistake would ask
         outcome = await self._chain.outcome(transaction, Finalized(0, 0))
-        blockhash = await rpc.latest_blockhash("confirmed")
+        blockhash = await rpc.latest_blockhash()
         return Finalized(blockhash.last_valid_block_height - 150, blockhash.slot), outcome
 
 

@@ -110,12 +110,6 @@ class Node:
                 return []
             case "getGenesisHash":
                 return self.genesis
-            case "getHealth":
-                return "ok"
-            case "getVersion":
-                return {"solana-core": "3.0.0", "feature-set": 0}
-            case "getMinimumBalanceForRentExemption":
-                return 890_880 + 6_960 * params[0]
         raise RpcError(-32601, "Method not found")
 
 

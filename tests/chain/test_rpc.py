@@ -41,7 +41,6 @@ from tests.chain.node import (
     SKIPPED,
     Fault,
     Node,
-    RpcError,
     account_json,
     drop,
     error,
@@ -200,18 +199,15 @@ EVERY_CALL: Final[dict[str, Callable[[Rpc], Awaitable[object]]]] = {
     "getMultipleAccounts": lambda rpc: rpc.read([ADDRESS]),
     "getBalance": lambda rpc: rpc.balance(ADDRESS),
     "getTokenAccountsByOwner": lambda rpc: rpc.token_accounts(ADDRESS, MINT),
-    "getMinimumBalanceForRentExemption": lambda rpc: rpc.rent(165),
     "getLatestBlockhash": lambda rpc: rpc.latest_blockhash(),
     "getEpochInfo": lambda rpc: rpc.finalized(),
     "getSignatureStatuses": lambda rpc: rpc.signature_statuses([ABSENT]),
     "getTransaction": lambda rpc: rpc.transaction(ABSENT, min_slot=None),
-    "simulateTransaction": lambda rpc: rpc.simulate(bytes(a_transaction()), is_signed=True),
+    "simulateTransaction": lambda rpc: rpc.simulate(bytes(a_transaction())),
     "sendTransaction": lambda rpc: rpc.send(bytes(a_transaction())),
     "getRecentPrioritizationFees": lambda rpc: rpc.prioritization_fees([ADDRESS]),
     "getSignaturesForAddress": lambda rpc: rpc.signatures_for_address(ADDRESS),
     "getGenesisHash": lambda rpc: rpc.genesis_hash(),
-    "getHealth": lambda rpc: rpc.health(),
-    "getVersion": lambda rpc: rpc.version(),
 }
 NONSENSE: Final = [
     None, True, -1, 0.5, 10**30, "", "?", [], [None], ["x"], [[]], {}, {"slot": 1}, {"value": None},
@@ -633,17 +629,16 @@ async def test_height_and_slot_come_from_one_answer() -> None:
 
 
 async def test_a_blockhash_comes_with_its_last_height_and_one_that_has_expired_is_no_answer() -> None:
-    node, stale = Node(), Node(SLOT - 1_000)
-    async with an_rpc(node, stale) as rpc:
+    node = Node()
+    async with an_rpc(node) as rpc:
         recent = await rpc.latest_blockhash()
         assert (str(recent.blockhash), recent.last_valid_block_height, recent.slot) == (
             BLOCKHASH,
             SLOT - 2 - SKIPPED + 150,
             SLOT - 2,
         )
-        rpc.endpoints[1].finalized_slot = 0
-        await rpc.finalized(min_slot=FINAL)
-        node.always = drop
+        await rpc.finalized()
+        node.slot -= 1_000
         with pytest.raises(ChainUnavailable, match="a blockhash of slot"):
             await rpc.latest_blockhash()
 
@@ -652,11 +647,12 @@ async def test_an_old_view_is_no_answer_even_if_the_node_does_not_say_so_itself(
     node = Node()
     async with an_rpc(node) as rpc:
         with pytest.raises(ChainUnavailable, match="older than was asked for"):
-            await rpc.get_accounts([ADDRESS], min_slot=SLOT)
+            await rpc.simulate(b"", min_slot=SLOT)
         assert node.calls[-1][1][1]["minContextSlot"] == SLOT
-        node.results["getMultipleAccounts"] = in_context(SLOT - 1, [None])
-        with pytest.raises(ChainUnavailable, match="older than"):
-            await rpc.get_accounts([ADDRESS], "processed", min_slot=SLOT)
+        node.slot += 2
+        node.results["simulateTransaction"] = in_context(SLOT - 1, {"err": None})
+        with pytest.raises(ChainUnavailable, match=f"its view is of slot {SLOT - 1}, older than {SLOT}"):
+            await rpc.simulate(b"", min_slot=SLOT)
 
 
 # ---- accounts
@@ -678,19 +674,6 @@ async def test_accounts_are_read_in_the_order_asked_at_one_slot() -> None:
                 await rpc.read([ADDRESS])
 
 
-async def test_a_token_account_holds_what_it_says_and_what_is_none_is_refused() -> None:
-    node, data = Node(), bytearray(165)
-    data[64:72], data[108] = (2**64 - 1).to_bytes(8, "little"), 1
-    async with an_rpc(node) as rpc:
-        assert await rpc.token_balance(ADDRESS) == (SLOT - 2, None)
-        node.accounts[format_address(ADDRESS)] = Account(Address(bytes(TOKEN_PROGRAM)), bytes(data))
-        assert await rpc.token_balance(ADDRESS) == (SLOT - 2, 2**64 - 1)
-        for account in (Account(MINT, bytes(data)), Account(Address(bytes(TOKEN_PROGRAM)), b"\0" * 82)):
-            node.accounts[format_address(ADDRESS)] = account
-            with pytest.raises(InvalidCall, match="is no token account"):
-                await rpc.token_balance(ADDRESS)
-
-
 async def test_what_else_a_node_knows_is_read_as_it_says() -> None:
     node, transaction = Node(), a_transaction()
     node.results["getSignaturesForAddress"] = [
@@ -698,31 +681,25 @@ async def test_what_else_a_node_knows_is_read_as_it_says() -> None:
          "confirmationStatus": "finalized"}
     ]  # fmt: skip
     async with an_rpc(node) as rpc:
-        (info,) = await rpc.signatures_for_address(ADDRESS, before=ABSENT, limit=1)
+        (info,) = await rpc.signatures_for_address(ADDRESS, before=ABSENT)
         assert (info.signature, info.slot, info.fault, info.memo) == (signature_of(transaction), 5, None, "[1] x")
-        config = {"commitment": "finalized", "before": ABSENT, "limit": 1}
+        config = {"commitment": "finalized", "before": ABSENT, "limit": 1_000}
         assert node.calls[-1] == ("getSignaturesForAddress", [format_address(ADDRESS), config])
         assert [fee.micro_lamports for fee in await rpc.prioritization_fees()] == [7]
-        assert await rpc.rent(165) == 2_039_280
-        assert await rpc.version() == "3.0.0"
-        await rpc.health()
-        node.results["getHealth"] = RpcError(-32005, "Node is behind by 9 slots", {"numSlotsBehind": 9})
-        with pytest.raises(ChainUnavailable, match="behind by 9"):
-            await rpc.health()
 
 
 async def test_a_simulation_tells_what_would_be_and_why_not() -> None:
     node, raw = Node(), bytes(a_transaction())
     node.accounts[format_address(ADDRESS)] = Account(MINT, b"x")
     async with an_rpc(node) as rpc:
-        good = await rpc.simulate(raw, is_signed=False, accounts=[ADDRESS, MINT])
+        good = await rpc.simulate(raw, [ADDRESS, MINT])
         assert (good.slot, good.fault, good.compute_units) == (SLOT - 2, None, 450)
         assert good.accounts == (Account(MINT, b"x"), None)
         config = node.calls[-1][1][1]
         assert (config["sigVerify"], config["replaceRecentBlockhash"]) == (False, True)
         failed = {"err": {"InstructionError": [0, {"Custom": 1}]}, "logs": ["no"], "accounts": None}
         node.results["simulateTransaction"] = in_context(SLOT, failed)
-        bad = await rpc.simulate(raw, is_signed=True, accounts=[ADDRESS])
+        bad = await rpc.simulate(raw, [ADDRESS])
         assert (bad.fault, bad.logs, bad.accounts) == (
             TransactionFault("InstructionError", 0, "Custom", 1),
             ("no",),
@@ -732,7 +709,7 @@ async def test_a_simulation_tells_what_would_be_and_why_not() -> None:
         for torn in none_of_it:
             node.results["simulateTransaction"] = in_context(SLOT, torn)
             with pytest.raises(ChainUnavailable):
-                await rpc.simulate(raw, is_signed=True, accounts=[ADDRESS])
+                await rpc.simulate(raw, [ADDRESS])
 
 
 # ---- sending
@@ -747,7 +724,7 @@ async def test_a_transaction_goes_to_every_node_and_the_first_that_takes_it_is_e
         assert now_s() - began_s < 1
         await asyncio.sleep(5)
     assert [node.taken for node in nodes] == [[bytes(transaction)]] * 4
-    config = {"encoding": "base64", "skipPreflight": True, "preflightCommitment": "confirmed", "maxRetries": 0}
+    config = {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}
     assert nodes[3].calls == [("sendTransaction", [b64encode(bytes(transaction)).decode(), config])]
 
 
@@ -792,12 +769,12 @@ async def test_what_a_node_expects_of_a_transaction_is_told_with_its_error_and_i
     transaction = bytes(a_transaction())
     async with an_rpc(doubtful, silent) as rpc:
         with pytest.raises(PreflightFailed) as told:
-            await rpc.send(transaction, skip_preflight=False)
+            await rpc.send(transaction)
         assert told.value.fault == TransactionFault("InstructionError", 2, "Custom", 6005)
         assert told.value.logs == ("Program failed",)
         assert isinstance(told.value, ChainUnavailable)
     async with an_rpc(doubtful, good) as rpc:
-        assert await rpc.send(transaction, skip_preflight=False)
+        assert await rpc.send(transaction)
 
 
 async def test_a_caller_that_gives_up_does_not_take_back_what_is_under_way() -> None:
@@ -830,9 +807,9 @@ async def test_a_call_that_a_node_does_not_take_is_our_fault_and_loud(code: int)
 async def test_a_node_that_is_a_little_behind_is_passed_over_but_not_put_to_rest() -> None:
     behind, good = Node(SLOT - 5), Node()
     async with an_rpc(behind, good) as rpc:
-        assert (await rpc.finalized(min_slot=FINAL)).slot == FINAL
+        assert (await rpc.signature_statuses([ABSENT], FINAL)).slot == SLOT
         assert not rpc.endpoints[0].wait_s(now_s())
-    assert (len(behind.calls), len(good.calls)) == (1, 1)
+    assert (behind.methods, good.methods) == (["getSlot"], ["getSlot", "getSignatureStatuses"])
 
 
 # ---- one chain

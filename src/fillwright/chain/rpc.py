@@ -28,14 +28,12 @@ import msgspec
 import structlog
 from solders.hash import Hash
 from solders.signature import Signature as SignatureBytes
-from solders.token.state import TokenAccount
 from solders.transaction import VersionedTransaction
 
 from fillwright.chain.endpoint import Endpoint, FaultJson, Listener, Unanswered, label_of, read_fault
 from fillwright.core.accounts import Account, Address, format_address, parse_address
-from fillwright.core.errors import ChainUnavailable, InvalidCall, MixedChains, PreflightFailed, TransactionFault
+from fillwright.core.errors import ChainUnavailable, MixedChains, PreflightFailed, TransactionFault
 from fillwright.core.ports import Finalized
-from fillwright.core.programs import SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import U64_MAX, BaseUnits, Millis, Signature
 
 T = TypeVar("T")
@@ -44,6 +42,7 @@ V = TypeVar("V")
 
 Commitment: TypeAlias = Literal["processed", "confirmed", "finalized"]
 
+CONFIRMED: Final = "confirmed"
 ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
 STATUSES_MAX: Final = 256  # of one getSignatureStatuses
 SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
@@ -52,8 +51,6 @@ SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is sk
 WITNESSES: Final = 2  # nodes that must say that a transaction is dead
 TICK_S: Final = 0.001  # a wait that is shorter would not move every clock
 CONNECTIONS_MAX: Final = 64  # to each node
-TOKEN_ACCOUNT_BYTES: Final = 165
-TOKEN_PROGRAMS: Final = frozenset({SPL_TOKEN, TOKEN_2022})
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,13 +253,8 @@ class _SignatureInfo(msgspec.Struct, rename="camel"):
     confirmation_status: Commitment | None = None
 
 
-class _Version(msgspec.Struct):
-    solana_core: str = msgspec.field(name="solana-core")
-
-
 _a_slot: Final = msgspec.json.Decoder(_Natural)
 _text: Final = msgspec.json.Decoder(str)
-_ok: Final = msgspec.json.Decoder(Literal["ok"])
 _accounts: Final = msgspec.json.Decoder(_InContext[list[_Account | None]])
 _blockhashes: Final = msgspec.json.Decoder(_InContext[_Blockhash])
 _epochs: Final = msgspec.json.Decoder(_Epoch)
@@ -273,7 +265,6 @@ _balances: Final = msgspec.json.Decoder(_InContext[_Natural])
 _keyed_accounts: Final = msgspec.json.Decoder(_InContext[list[_KeyedAccount]])
 _fees: Final = msgspec.json.Decoder(list[_Fee])
 _signature_infos: Final = msgspec.json.Decoder(list[_SignatureInfo])
-_versions: Final = msgspec.json.Decoder(_Version)
 
 
 def unheard(endpoint: str, method: str, outcome: str, took_s: float) -> None:
@@ -325,13 +316,7 @@ class Rpc:
     # ---- accounts
 
     async def read(self, addresses: Sequence[Address]) -> tuple[int, list[Account | None]]:
-        """Return the slot and what up to 100 accounts held then, confirmed."""
-        return await self.get_accounts(addresses)
-
-    async def get_accounts(
-        self, addresses: Sequence[Address], commitment: Commitment = "confirmed", min_slot: int | None = None
-    ) -> tuple[int, list[Account | None]]:
-        """Return the slot and what up to 100 accounts held then. None: the account does not exist."""
+        """Return the slot and what up to 100 accounts held then, confirmed. None: the account does not exist."""
         if len(addresses) > ACCOUNTS_MAX:
             raise ValueError(f"{len(addresses)} accounts in one call; at most {ACCOUNTS_MAX}")
         keys = [format_address(address) for address in addresses]
@@ -340,54 +325,25 @@ class Rpc:
             _check_length(value, keys)
             return [_account(account) for account in value]
 
-        config = _config(commitment, min_slot, encoding="base64")
-        return await self._in_context("getMultipleAccounts", [keys, config], _accounts, make, commitment, min_slot)
+        return await self._in_context("getMultipleAccounts", [keys, _config(encoding="base64")], _accounts, make)
 
-    async def balance(
-        self, address: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
-    ) -> tuple[int, int]:
+    async def balance(self, address: Address) -> tuple[int, int]:
         """Return the slot and the account's lamports."""
-        params = [format_address(address), _config(commitment, min_slot)]
-        return await self._in_context("getBalance", params, _balances, lambda value: value, commitment, min_slot)
+        params = [format_address(address), _config()]
+        return await self._in_context("getBalance", params, _balances, lambda value: value)
 
-    async def token_balance(
-        self, account: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
-    ) -> tuple[int, BaseUnits | None]:
-        """Return the slot and what a token account holds. None: it does not exist.
-
-        Raise InvalidCall if the address is not a token account's.
-        """
-        slot, (found,) = await self.get_accounts([account], commitment, min_slot)
-        if found is None:
-            return slot, None
-        try:
-            if found.owner not in TOKEN_PROGRAMS:
-                raise ValueError(f"its owner is {format_address(found.owner)}")
-            return slot, TokenAccount.from_bytes(found.data[:TOKEN_ACCOUNT_BYTES]).amount
-        except ValueError as error:
-            raise InvalidCall(f"{format_address(account)} is no token account: {error}") from error
-
-    async def token_accounts(
-        self, owner: Address, mint: Address, commitment: Commitment = "confirmed", min_slot: int | None = None
-    ) -> tuple[int, dict[Address, Account]]:
+    async def token_accounts(self, owner: Address, mint: Address) -> tuple[int, dict[Address, Account]]:
         """Return the slot and the accounts in which a wallet holds a token."""
 
         def make(value: list[_KeyedAccount]) -> dict[Address, Account]:
             return {parse_address(each.pubkey): _existing(each.account) for each in value}
 
-        config = _config(commitment, min_slot, encoding="base64")
-        params = [format_address(owner), {"mint": format_address(mint)}, config]
-        return await self._in_context("getTokenAccountsByOwner", params, _keyed_accounts, make, commitment, min_slot)
-
-    async def rent(self, size: int) -> int:
-        """Return the lamports that an account of `size` bytes must hold."""
-        return await self._plain("getMinimumBalanceForRentExemption", [size], _a_slot, lambda lamports: lamports)
+        params = [format_address(owner), {"mint": format_address(mint)}, _config(encoding="base64")]
+        return await self._in_context("getTokenAccountsByOwner", params, _keyed_accounts, make)
 
     # ---- blocks
 
-    async def latest_blockhash(
-        self, commitment: Commitment = "confirmed", min_slot: int | None = None
-    ) -> RecentBlockhash:
+    async def latest_blockhash(self) -> RecentBlockhash:
         """Return a blockhash to sign against.
 
         Its last height decides when a transaction counts as dead, so it is compared with the newest block that
@@ -398,7 +354,7 @@ class Rpc:
             def read(result: msgspec.Raw) -> RecentBlockhash:
                 reply = _blockhashes.decode(result)
                 slot, last = reply.context.slot, reply.value.last_valid_block_height
-                self._saw(endpoint, slot, commitment, min_slot)
+                self._saw(endpoint, slot, CONFIRMED, None)
                 least = self._final.block_height + BLOCKHASH_BLOCKS
                 most = least + slot - self._final.slot  # there are no more blocks than slots
                 if not least <= last <= most:
@@ -406,18 +362,13 @@ class Rpc:
                     raise Unanswered("old_view", words, rests=False)
                 return RecentBlockhash(Hash(parse_address(reply.value.blockhash)), last, slot)
 
-            params = [_config(commitment, min_slot)]
-            return await self._exchange(endpoint, until_s, "getLatestBlockhash", params, read)
+            return await self._exchange(endpoint, until_s, "getLatestBlockhash", [_config()], read)
 
         return await self._first("getLatestBlockhash", attempt)
 
-    async def finalized(self, min_slot: int | None = None) -> Finalized:
+    async def finalized(self) -> Finalized:
         """Return height and slot of the newest finalized block, of one answer, so that they are of one block."""
-
-        async def attempt(endpoint: Endpoint, until_s: float) -> Finalized:
-            return await self._finalized_of(endpoint, until_s, min_slot)
-
-        self._final = await self._first("getEpochInfo", attempt)
+        self._final = await self._first("getEpochInfo", self._finalized_of)
         return self._final
 
     # ---- transactions
@@ -453,7 +404,7 @@ class Rpc:
                 if wait_s := endpoint.wait_s(loop.time()):
                     raise Unanswered("rate_limited", f"left alone for {wait_s:.1f} s", rests=False)
                 await self._check_chain(endpoint, until_s)
-                final = await self._finalized_of(endpoint, until_s, None)
+                final = await self._finalized_of(endpoint, until_s)
                 blocks = final.block_height - last_valid_block_height
                 if blocks <= 0:
                     raise Unanswered("old_view", f"it has finalized block {final.block_height}", rests=False)
@@ -484,7 +435,7 @@ class Rpc:
                 found = _transactions.decode(result)
                 return None if found is None else _landed(found, signature)
 
-            config = _config(commitment, None, encoding="base64", maxSupportedTransactionVersion=0)
+            config = _config(commitment, encoding="base64", maxSupportedTransactionVersion=0)
             landed = await self._exchange(endpoint, until_s, "getTransaction", [signature, config], read)
             if landed is None and min_slot is not None:
                 known = await self._statuses_from(endpoint, until_s, [signature], min_slot)
@@ -495,15 +446,9 @@ class Rpc:
         return await self._first("getTransaction", attempt, min_slot or 0)
 
     async def simulate(
-        self,
-        raw: bytes,
-        *,
-        is_signed: bool,
-        accounts: Sequence[Address] = (),
-        commitment: Commitment = "confirmed",
-        min_slot: int | None = None,
+        self, raw: bytes, accounts: Sequence[Address] = (), *, min_slot: int | None = None
     ) -> Simulation:
-        """Return what a transaction would do. One that is not signed is tried with a blockhash of the node's own."""
+        """Return what a transaction that is not yet signed would do, with a blockhash of the node's own."""
         keys = [format_address(address) for address in accounts]
 
         def make(value: _Simulation) -> Simulation:
@@ -520,19 +465,18 @@ class Rpc:
             )
 
         config = _config(
-            commitment,
-            min_slot,
+            minContextSlot=min_slot,
             encoding="base64",
-            sigVerify=is_signed,
-            replaceRecentBlockhash=not is_signed,
+            sigVerify=False,
+            replaceRecentBlockhash=True,
             accounts={"encoding": "base64", "addresses": keys} if keys else None,
         )
         slot, simulation = await self._in_context(
-            "simulateTransaction", [_base64(raw), config], _simulations, make, commitment, min_slot
+            "simulateTransaction", [_base64(raw), config], _simulations, make, min_slot
         )
         return replace(simulation, slot=slot)
 
-    async def send(self, raw: bytes, *, skip_preflight: bool = True, commitment: Commitment = "confirmed") -> Signature:
+    async def send(self, raw: bytes) -> Signature:
         """Hand a signed transaction to all nodes at once; return its signature when the first has taken it.
 
         The others are given their time. Raise PreflightFailed if a node expects it to fail and none took it: no
@@ -547,13 +491,7 @@ class Rpc:
                 raise ValueError("the signature of another transaction")
             return signature
 
-        config = {
-            "encoding": "base64",
-            "skipPreflight": skip_preflight,
-            "preflightCommitment": commitment,
-            "maxRetries": 0,
-        }
-        params = [_base64(raw), config]
+        params = [_base64(raw), {"encoding": "base64", "skipPreflight": True, "maxRetries": 0}]
         tasks = {
             asyncio.create_task(self._exchange(endpoint, until_s, "sendTransaction", params, read)): endpoint.label
             for endpoint in await self._ready_to_send(until_s)
@@ -591,19 +529,13 @@ class Rpc:
         address: Address,
         *,
         before: Signature | None = None,
-        until: Signature | None = None,
-        limit: int = SIGNATURES_MAX,
         commitment: Literal["confirmed", "finalized"] = "finalized",
-        min_slot: int | None = None,
     ) -> list[SignatureInfo]:
-        """Return transactions that name an address, newest first: up to `limit`, older than `before`, not to `until`.
-
-        The reply bears no slot: that the view is as recent as `min_slot` is the node's word alone.
-        """
+        """Return transactions that name an address, newest first: up to 1,000, older than `before`."""
 
         def make(value: list[_SignatureInfo]) -> list[SignatureInfo]:
-            if len(value) > limit:
-                raise ValueError(f"{len(value)} signatures instead of at most {limit}")
+            if len(value) > SIGNATURES_MAX:
+                raise ValueError(f"{len(value)} signatures instead of at most {SIGNATURES_MAX}")
             return [
                 SignatureInfo(
                     Signature(str(SignatureBytes.from_string(each.signature))),
@@ -616,7 +548,7 @@ class Rpc:
                 for each in value
             ]
 
-        config = _config(commitment, min_slot, before=before, until=until, limit=limit)
+        config = _config(commitment, before=before, limit=SIGNATURES_MAX)
         return await self._plain("getSignaturesForAddress", [format_address(address), config], _signature_infos, make)
 
     # ---- nodes
@@ -647,14 +579,6 @@ class Rpc:
         (self._genesis,) = said
         return self._genesis
 
-    async def health(self) -> None:
-        """Return if a node says that it keeps up with the others."""
-        await self._plain("getHealth", [], _ok, lambda _: None)
-
-    async def version(self) -> str:
-        """Return the version of a node's software."""
-        return await self._plain("getVersion", [], _versions, lambda version: version.solana_core)
-
     # ---- how a call finds its answer
 
     async def _plain(
@@ -671,15 +595,14 @@ class Rpc:
         params: Sequence[object],
         decoder: msgspec.json.Decoder[_InContext[V]],
         make: Callable[[V], T],
-        commitment: Commitment,
-        min_slot: int | None,
+        min_slot: int | None = None,
     ) -> tuple[int, T]:
         """Return the slot that the answer is of, and what `make` makes of it."""
 
         async def attempt(endpoint: Endpoint, until_s: float) -> tuple[int, T]:
             def read(result: msgspec.Raw) -> tuple[int, T]:
                 reply = decoder.decode(result)
-                self._saw(endpoint, reply.context.slot, commitment, min_slot)
+                self._saw(endpoint, reply.context.slot, CONFIRMED, min_slot)
                 return reply.context.slot, make(reply.value)
 
             return await self._exchange(endpoint, until_s, method, params, read)
@@ -731,7 +654,9 @@ class Rpc:
             def read_slot(result: msgspec.Raw) -> None:
                 self._saw(endpoint, _a_slot.decode(result), "finalized", min_slot)
 
-            await self._exchange(endpoint, until_s, "getSlot", [_config("finalized", min_slot)], read_slot)
+            await self._exchange(
+                endpoint, until_s, "getSlot", [_config("finalized", minContextSlot=min_slot)], read_slot
+            )
 
         def read(result: msgspec.Raw) -> SignatureStatuses:
             reply = _statuses.decode(result)
@@ -742,16 +667,15 @@ class Rpc:
         params = [list(signatures), {"searchTransactionHistory": True}]
         return await self._exchange(endpoint, until_s, "getSignatureStatuses", params, read)
 
-    async def _finalized_of(self, endpoint: Endpoint, until_s: float, min_slot: int | None) -> Finalized:
+    async def _finalized_of(self, endpoint: Endpoint, until_s: float) -> Finalized:
         def read(result: msgspec.Raw) -> Finalized:
             epoch = _epochs.decode(result)
             if epoch.block_height > epoch.absolute_slot:
                 raise ValueError("more blocks than slots")
-            self._saw(endpoint, epoch.absolute_slot, "finalized", min_slot)
+            self._saw(endpoint, epoch.absolute_slot, "finalized", None)
             return Finalized(epoch.block_height, epoch.absolute_slot)
 
-        params = [_config("finalized", min_slot)]
-        return await self._exchange(endpoint, until_s, "getEpochInfo", params, read)
+        return await self._exchange(endpoint, until_s, "getEpochInfo", [_config("finalized")], read)
 
     async def _check_history(self, endpoint: Endpoint, until_s: float, since_slot: int) -> None:
         """Return if a node has all blocks since a slot. Raise Unanswered if not."""
@@ -813,8 +737,8 @@ def labels(urls: Sequence[str]) -> list[str]:
     return names
 
 
-def _config(commitment: Commitment, min_slot: int | None, **more: Any) -> dict[str, Any]:
-    given = {"commitment": commitment, "minContextSlot": min_slot, **more}
+def _config(commitment: Commitment = CONFIRMED, **more: Any) -> dict[str, Any]:
+    given = {"commitment": commitment, **more}
     return {name: value for name, value in given.items() if value is not None}
 
 

@@ -371,9 +371,7 @@ class SolanaChain:
         before_slot, (held,) = await self._rpc.read([out.address])
         made = instructions(plan, COMPUTE_UNITS_MAX, 0, unwraps=False)
         raw = unsigned(message(made, self._wallet.address, blockhash, self._settings.tables))
-        simulation = await self._rpc.simulate(
-            raw, is_signed=False, accounts=[out.address], min_slot=max(before_slot, way.slot)
-        )
+        simulation = await self._rpc.simulate(raw, [out.address], min_slot=max(before_slot, way.slot))
         if simulation.fault is not None:
             raise _named(simulation.fault, [each.program for each in made], SimulationFailed)
         used = simulation.compute_units or COMPUTE_UNITS_MAX
