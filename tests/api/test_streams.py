@@ -346,3 +346,23 @@ async def test_a_stopping_engine_tells_its_listeners_to_come_back() -> None:
         assert updates(await read_all(websocket))
         assert websocket.close_code == 1012
         assert len(await read_events(events)) == 1
+
+
+async def test_what_a_client_says_before_its_handshake_is_answered_is_not_heard() -> None:
+    faults = list[Json]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, fault: faults.append(fault))
+    async with a_world() as world:
+        lines = ["GET /api/orders/ord_00000000000000000000000000/stream HTTP/1.1", "Host: localhost"]
+        lines += ["Connection: Upgrade", "Upgrade: websocket"]
+        lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: " + "A" * 22 + "=="]
+        for turns in range(1, 10):  # of the loop; the engine looks for the order meanwhile
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write("\r\n".join([*lines, "", ""]).encode())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            writer.write(b"\xff\xff no frame")
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 404 ")
+            assert json.loads(body)["code"] == "order_not_found"
+            writer.close()
+    assert faults == []

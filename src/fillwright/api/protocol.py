@@ -434,6 +434,8 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated and not self.handshake_complete:
+            return  # sent before the handshake was answered, which no client may
         if (len(data) <= PIECE_BYTES and not self._unparsed) or not self.handshake_initiated:
             self._parse(data)
             return
