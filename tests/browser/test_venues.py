@@ -38,6 +38,13 @@ async def figures(page: Page) -> dict[str, list[str]]:
     return {name: values for name, *values in told}
 
 
+def is_the_median(told: str, values: list[float]) -> bool:
+    """Return if a cell tells the median of these basis points: for a while one venue may win everything."""
+    if not values:
+        return told == "unknown"
+    return float(told.split()[0].replace("\N{MINUS SIGN}", "-")) == pytest.approx(median_low(values), abs=0.06)
+
+
 def test_the_figures_of_each_venue_are_those_of_the_orders_event_logs(tmp_path: Path) -> None:
     async def test() -> None:
         async with an_engine(tmp_path, **UNEVEN) as engine:
@@ -63,7 +70,7 @@ def test_the_figures_of_each_venue_are_those_of_the_orders_event_logs(tmp_path: 
                         for quote in quotes
                         if quote["dex"] == venue and quote["code"] == "outbid"
                     ]
-                    assert float(told["Outbid by, p50"][at].split()[0]) == pytest.approx(median_low(behind), abs=0.06)
+                    assert is_the_median(told["Outbid by, p50"][at], behind)
                     filled = [
                         each
                         for order, each in zip(orders, why, strict=True)
@@ -74,8 +81,7 @@ def test_the_figures_of_each_venue_are_those_of_the_orders_event_logs(tmp_path: 
                         10_000 * (float(each["filledOutAmount"]) / float(each["quotedOutAmount"]) - 1)
                         for each in filled
                     ]
-                    shown = told["Fill against quote, p50"][at].split()[0].replace("\N{MINUS SIGN}", "-")
-                    assert float(shown) == pytest.approx(median_low(against), abs=0.06)
+                    assert is_the_median(told["Fill against quote, p50"][at], against)
 
     in_real_time(test(), WITHIN_S)
 
