@@ -21,7 +21,8 @@ from solders.pubkey import Pubkey
 from solders.token import ID as TOKEN_PROGRAM
 from solders.transaction import VersionedTransaction
 
-from fillwright.chain.rpc import Rpc, RpcSettings, SignatureStatus, TokenBalance, labels, unheard
+from fillwright.chain.answers import SignatureStatus, TokenBalance
+from fillwright.chain.rpc import Rpc, RpcSettings, labels, unheard
 from fillwright.core.accounts import Account, Address, format_address
 from fillwright.core.errors import (
     ChainUnavailable,

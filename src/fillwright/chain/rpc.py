@@ -9,43 +9,56 @@ so the slot that its reply bears is compared; and since that slot is of the node
 that dies, the node must have finalized the demanded slot itself before it was asked. `getTransaction` bears no slot at
 all: what it does not find is absent only if the same node's signature status says so, too. A URL behind which several
 nodes take turns blurs the second half of this; the slot of the reply holds there as well.
-
-Methods and shapes: https://solana.com/docs/rpc/http, with the types of Agave's `rpc-client-api` and
-`transaction-status-client-types`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from binascii import a2b_base64, b2a_base64
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Final, Generic, Literal, TypeAlias, TypeVar
+from binascii import b2a_base64
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 
 import aiohttp
 import msgspec
 import structlog
-from solders.hash import Hash
-from solders.signature import Signature as SignatureBytes
 from solders.transaction import VersionedTransaction
 
-from fillwright.chain.endpoint import Endpoint, FaultJson, Listener, Unanswered, label_of, read_fault
+from fillwright.chain.answers import (
+    SIGNATURES_MAX,
+    Commitment,
+    LandedTransaction,
+    PriorityFee,
+    RecentBlockhash,
+    SignatureInfo,
+    SignatureStatuses,
+    Simulation,
+    read_accounts,
+    read_balance,
+    read_blockhash,
+    read_fees,
+    read_finalized,
+    read_number,
+    read_signatures,
+    read_simulation,
+    read_statuses,
+    read_text,
+    read_token_accounts,
+    read_transaction,
+)
+from fillwright.chain.endpoint import Endpoint, Listener, Unanswered, label_of
 from fillwright.core.accounts import Account, Address, format_address, parse_address
-from fillwright.core.errors import ChainUnavailable, MixedChains, PreflightFailed, TransactionFault
+from fillwright.core.errors import ChainUnavailable, MixedChains, PreflightFailed
 from fillwright.core.ports import Finalized
-from fillwright.core.units import U64_MAX, BaseUnits, Millis, Signature
+from fillwright.core.units import Millis, Signature
 
 T = TypeVar("T")
-W = TypeVar("W")
-V = TypeVar("V")
-
-Commitment: TypeAlias = Literal["processed", "confirmed", "finalized"]
 
 CONFIRMED: Final = "confirmed"
 ACCOUNTS_MAX: Final = 100  # of one getMultipleAccounts
 STATUSES_MAX: Final = 256  # of one getSignatureStatuses
-SIGNATURES_MAX: Final = 1_000  # of one getSignaturesForAddress
 BLOCKHASH_BLOCKS: Final = 150  # a blockhash can be signed against for so many blocks after its own
 SLOTS_PER_BLOCK_MAX: Final = 2  # over many blocks: a slot in twenty or so is skipped
 WITNESSES: Final = 2  # nodes that must say that a transaction is dead
@@ -67,204 +80,6 @@ class RpcSettings:
     timeout_ms: Millis = 3_000
     deadline_ms: Millis = 8_000
     lag_slots_max: int = 20
-
-
-@dataclass(frozen=True, slots=True)
-class RecentBlockhash:
-    """What a transaction is signed against. It can land in blocks up to `last_valid_block_height`."""
-
-    blockhash: Hash
-    last_valid_block_height: int
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureStatus:
-    """What a node knows of a signature. `fault` None: it succeeded. `commitment` None: the node does not say."""
-
-    slot: int
-    fault: TransactionFault | None
-    commitment: Commitment | None
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureStatuses:
-    """The statuses in the order asked, as of `slot`. None: the node does not know the signature."""
-
-    slot: int
-    statuses: tuple[SignatureStatus | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenBalance:
-    """A token account's amount before or after a transaction. `owner` is the wallet it belongs to."""
-
-    mint: Address
-    owner: Address | None
-    amount: BaseUnits
-
-
-@dataclass(frozen=True, slots=True)
-class LandedTransaction:
-    """A transaction as it landed, successful or not.
-
-    `keys` are the message's own followed by the loaded ones, and `pre_lamports` and `post_lamports` go with them. In
-    `pre_tokens` and `post_tokens` an account is missing if it was no token account then.
-    """
-
-    transaction: VersionedTransaction
-    slot: int
-    fault: TransactionFault | None
-    fee_lamports: int
-    keys: tuple[Address, ...]
-    pre_lamports: tuple[int, ...]
-    post_lamports: tuple[int, ...]
-    pre_tokens: Mapping[Address, TokenBalance]
-    post_tokens: Mapping[Address, TokenBalance]
-    logs: tuple[str, ...]
-    block_time_s: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Simulation:
-    """What a transaction would do at `slot`. `accounts` are those that were asked for, afterwards; none if it fails."""
-
-    slot: int
-    fault: TransactionFault | None
-    logs: tuple[str, ...]
-    compute_units: int | None
-    accounts: tuple[Account | None, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PriorityFee:
-    """The least that a transaction paid for each compute unit to land in a block of `slot`."""
-
-    slot: int
-    micro_lamports: int
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureInfo:
-    """A transaction that names an address."""
-
-    signature: Signature
-    slot: int
-    fault: TransactionFault | None
-    memo: str | None
-    block_time_s: int | None
-    commitment: Commitment | None
-
-
-_Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]  # slots, heights and lamports stay far below
-_Base64 = tuple[str, Literal["base64"]]
-
-
-class _Context(msgspec.Struct):
-    slot: _Natural
-
-
-class _InContext(msgspec.Struct, Generic[V]):
-    context: _Context
-    value: V
-
-
-class _Account(msgspec.Struct):
-    lamports: _Natural
-    owner: str
-    data: _Base64
-    executable: bool
-    space: _Natural | None = None
-
-
-class _Blockhash(msgspec.Struct):
-    blockhash: str
-    last_valid_block_height: _Natural = msgspec.field(name="lastValidBlockHeight")
-
-
-class _Epoch(msgspec.Struct, rename="camel"):
-    absolute_slot: _Natural
-    block_height: _Natural
-
-
-class _Status(msgspec.Struct, rename="camel"):
-    slot: _Natural
-    err: FaultJson | None
-    confirmation_status: Commitment | None = None
-
-
-class _TokenAmount(msgspec.Struct):
-    amount: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
-
-
-class _TokenBalance(msgspec.Struct, rename="camel"):
-    account_index: _Natural
-    mint: str
-    ui_token_amount: _TokenAmount
-    owner: str | None = None
-
-
-class _Loaded(msgspec.Struct):
-    writable: list[str]
-    readonly: list[str]
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    err: FaultJson | None
-    fee: _Natural
-    pre_balances: list[_Natural]
-    post_balances: list[_Natural]
-    pre_token_balances: list[_TokenBalance]
-    post_token_balances: list[_TokenBalance]
-    log_messages: list[str] | None = None
-    loaded_addresses: _Loaded | None = None
-
-
-class _Transaction(msgspec.Struct, rename="camel"):
-    slot: _Natural
-    transaction: _Base64
-    meta: _Meta
-    block_time: int | None = None
-
-
-class _Simulation(msgspec.Struct, rename="camel"):
-    err: FaultJson | None
-    logs: list[str] | None = None
-    units_consumed: _Natural | None = None
-    accounts: list[_Account | None] | None = None
-
-
-class _KeyedAccount(msgspec.Struct):
-    pubkey: str
-    account: _Account
-
-
-class _Fee(msgspec.Struct, rename="camel"):
-    slot: _Natural
-    prioritization_fee: _Natural
-
-
-class _SignatureInfo(msgspec.Struct, rename="camel"):
-    signature: str
-    slot: _Natural
-    err: FaultJson | None
-    memo: str | None = None
-    block_time: int | None = None
-    confirmation_status: Commitment | None = None
-
-
-_a_slot: Final = msgspec.json.Decoder(_Natural)
-_text: Final = msgspec.json.Decoder(str)
-_accounts: Final = msgspec.json.Decoder(_InContext[list[_Account | None]])
-_blockhashes: Final = msgspec.json.Decoder(_InContext[_Blockhash])
-_epochs: Final = msgspec.json.Decoder(_Epoch)
-_statuses: Final = msgspec.json.Decoder(_InContext[list[_Status | None]])
-_transactions: Final = msgspec.json.Decoder(_Transaction | None)
-_simulations: Final = msgspec.json.Decoder(_InContext[_Simulation])
-_balances: Final = msgspec.json.Decoder(_InContext[_Natural])
-_keyed_accounts: Final = msgspec.json.Decoder(_InContext[list[_KeyedAccount]])
-_fees: Final = msgspec.json.Decoder(list[_Fee])
-_signature_infos: Final = msgspec.json.Decoder(list[_SignatureInfo])
 
 
 def unheard(endpoint: str, method: str, outcome: str, took_s: float) -> None:
@@ -319,27 +134,19 @@ class Rpc:
         """Return the slot and what up to 100 accounts held then, confirmed. None: the account does not exist."""
         if len(addresses) > ACCOUNTS_MAX:
             raise ValueError(f"{len(addresses)} accounts in one call; at most {ACCOUNTS_MAX}")
-        keys = [format_address(address) for address in addresses]
-
-        def make(value: list[_Account | None]) -> list[Account | None]:
-            _check_length(value, keys)
-            return [_account(account) for account in value]
-
-        return await self._in_context("getMultipleAccounts", [keys, _config(encoding="base64")], _accounts, make)
+        params = [[format_address(address) for address in addresses], _config(encoding="base64")]
+        read = partial(read_accounts, asked=len(addresses))
+        return await self._in_context("getMultipleAccounts", params, read)
 
     async def balance(self, address: Address) -> tuple[int, int]:
         """Return the slot and the account's lamports."""
         params = [format_address(address), _config()]
-        return await self._in_context("getBalance", params, _balances, lambda value: value)
+        return await self._in_context("getBalance", params, read_balance)
 
     async def token_accounts(self, owner: Address, mint: Address) -> tuple[int, dict[Address, Account]]:
         """Return the slot and the accounts in which a wallet holds a token."""
-
-        def make(value: list[_KeyedAccount]) -> dict[Address, Account]:
-            return {parse_address(each.pubkey): _existing(each.account) for each in value}
-
         params = [format_address(owner), {"mint": format_address(mint)}, _config(encoding="base64")]
-        return await self._in_context("getTokenAccountsByOwner", params, _keyed_accounts, make)
+        return await self._in_context("getTokenAccountsByOwner", params, read_token_accounts)
 
     # ---- blocks
 
@@ -352,15 +159,15 @@ class Rpc:
 
         async def attempt(endpoint: Endpoint, until_s: float) -> RecentBlockhash:
             def read(result: msgspec.Raw) -> RecentBlockhash:
-                reply = _blockhashes.decode(result)
-                slot, last = reply.context.slot, reply.value.last_valid_block_height
-                self._saw(endpoint, slot, CONFIRMED, None)
+                recent = read_blockhash(result)
+                self._saw(endpoint, recent.slot, CONFIRMED, None)
                 least = self._final.block_height + BLOCKHASH_BLOCKS
-                most = least + slot - self._final.slot  # there are no more blocks than slots
-                if not least <= last <= most:
-                    words = f"a blockhash of slot {slot} that is valid up to block {last}, not from {least} to {most}"
+                most = least + recent.slot - self._final.slot  # there are no more blocks than slots
+                if not least <= recent.last_valid_block_height <= most:
+                    words = f"a blockhash of slot {recent.slot} that is valid up to block"
+                    words += f" {recent.last_valid_block_height}, not from {least} to {most}"
                     raise Unanswered("old_view", words, rests=False)
-                return RecentBlockhash(Hash(parse_address(reply.value.blockhash)), last, slot)
+                return recent
 
             return await self._exchange(endpoint, until_s, "getLatestBlockhash", [_config()], read)
 
@@ -431,10 +238,7 @@ class Rpc:
         """
 
         async def attempt(endpoint: Endpoint, until_s: float) -> LandedTransaction | None:
-            def read(result: msgspec.Raw) -> LandedTransaction | None:
-                found = _transactions.decode(result)
-                return None if found is None else _landed(found, signature)
-
+            read = partial(read_transaction, signature=signature)
             config = _config(commitment, encoding="base64", maxSupportedTransactionVersion=0)
             landed = await self._exchange(endpoint, until_s, "getTransaction", [signature, config], read)
             if landed is None and min_slot is not None:
@@ -450,20 +254,6 @@ class Rpc:
     ) -> Simulation:
         """Return what a transaction that is not yet signed would do, with a blockhash of the node's own."""
         keys = [format_address(address) for address in accounts]
-
-        def make(value: _Simulation) -> Simulation:
-            fault = None if value.err is None else read_fault(value.err)
-            after = value.accounts or []
-            if fault is None:
-                _check_length(after, keys)
-            return Simulation(
-                0,
-                fault,
-                tuple(value.logs or ()),
-                value.units_consumed,
-                () if fault else tuple(_account(account) for account in after),
-            )
-
         config = _config(
             minContextSlot=min_slot,
             encoding="base64",
@@ -471,10 +261,8 @@ class Rpc:
             replaceRecentBlockhash=True,
             accounts={"encoding": "base64", "addresses": keys} if keys else None,
         )
-        slot, simulation = await self._in_context(
-            "simulateTransaction", [_base64(raw), config], _simulations, make, min_slot
-        )
-        return replace(simulation, slot=slot)
+        params, read = [_base64(raw), config], partial(read_simulation, accounts=len(keys))
+        return (await self._in_context("simulateTransaction", params, read, min_slot))[1]
 
     async def send(self, raw: bytes) -> Signature:
         """Hand a signed transaction to all nodes at once; return its signature when the first has taken it.
@@ -487,7 +275,7 @@ class Rpc:
         signature = Signature(str(VersionedTransaction.from_bytes(raw).signatures[0]))
 
         def read(result: msgspec.Raw) -> Signature:
-            if _text.decode(result) != signature:
+            if read_text(result) != signature:
                 raise ValueError("the signature of another transaction")
             return signature
 
@@ -517,12 +305,7 @@ class Rpc:
     async def prioritization_fees(self, addresses: Sequence[Address] = ()) -> list[PriorityFee]:
         """Return what it took lately to land a transaction that writes all of up to 128 accounts."""
         keys = [format_address(address) for address in addresses]
-        return await self._plain(
-            "getRecentPrioritizationFees",
-            [keys],
-            _fees,
-            lambda fees: [PriorityFee(fee.slot, fee.prioritization_fee) for fee in fees],
-        )
+        return await self._plain("getRecentPrioritizationFees", [keys], read_fees)
 
     async def signatures_for_address(
         self,
@@ -532,24 +315,8 @@ class Rpc:
         commitment: Literal["confirmed", "finalized"] = "finalized",
     ) -> list[SignatureInfo]:
         """Return transactions that name an address, newest first: up to 1,000, older than `before`."""
-
-        def make(value: list[_SignatureInfo]) -> list[SignatureInfo]:
-            if len(value) > SIGNATURES_MAX:
-                raise ValueError(f"{len(value)} signatures instead of at most {SIGNATURES_MAX}")
-            return [
-                SignatureInfo(
-                    Signature(str(SignatureBytes.from_string(each.signature))),
-                    each.slot,
-                    None if each.err is None else read_fault(each.err),
-                    each.memo,
-                    each.block_time,
-                    each.confirmation_status,
-                )
-                for each in value
-            ]
-
         config = _config(commitment, before=before, limit=SIGNATURES_MAX)
-        return await self._plain("getSignaturesForAddress", [format_address(address), config], _signature_infos, make)
+        return await self._plain("getSignaturesForAddress", [format_address(address), config], read_signatures)
 
     # ---- nodes
 
@@ -581,31 +348,27 @@ class Rpc:
 
     # ---- how a call finds its answer
 
-    async def _plain(
-        self, method: str, params: Sequence[object], decoder: msgspec.json.Decoder[W], make: Callable[[W], T]
-    ) -> T:
-        async def attempt(endpoint: Endpoint, until_s: float) -> T:
-            return await self._exchange(endpoint, until_s, method, params, lambda result: make(decoder.decode(result)))
-
-        return await self._first(method, attempt)
+    async def _plain(self, method: str, params: Sequence[object], read: Callable[[msgspec.Raw], T]) -> T:
+        return await self._first(
+            method, lambda endpoint, until_s: self._exchange(endpoint, until_s, method, params, read)
+        )
 
     async def _in_context(
         self,
         method: str,
         params: Sequence[object],
-        decoder: msgspec.json.Decoder[_InContext[V]],
-        make: Callable[[V], T],
+        read: Callable[[msgspec.Raw], tuple[int, T]],
         min_slot: int | None = None,
     ) -> tuple[int, T]:
-        """Return the slot that the answer is of, and what `make` makes of it."""
+        """Return the slot that the answer is of, and the answer."""
 
         async def attempt(endpoint: Endpoint, until_s: float) -> tuple[int, T]:
-            def read(result: msgspec.Raw) -> tuple[int, T]:
-                reply = decoder.decode(result)
-                self._saw(endpoint, reply.context.slot, CONFIRMED, min_slot)
-                return reply.context.slot, make(reply.value)
+            def read_view(result: msgspec.Raw) -> tuple[int, T]:
+                slot, answer = read(result)
+                self._saw(endpoint, slot, CONFIRMED, min_slot)
+                return slot, answer
 
-            return await self._exchange(endpoint, until_s, method, params, read)
+            return await self._exchange(endpoint, until_s, method, params, read_view)
 
         return await self._first(method, attempt)
 
@@ -652,34 +415,30 @@ class Rpc:
         if min_slot is not None and endpoint.finalized_slot < min_slot:
 
             def read_slot(result: msgspec.Raw) -> None:
-                self._saw(endpoint, _a_slot.decode(result), "finalized", min_slot)
+                self._saw(endpoint, read_number(result), "finalized", min_slot)
 
-            await self._exchange(
-                endpoint, until_s, "getSlot", [_config("finalized", minContextSlot=min_slot)], read_slot
-            )
+            config = _config("finalized", minContextSlot=min_slot)
+            await self._exchange(endpoint, until_s, "getSlot", [config], read_slot)
 
         def read(result: msgspec.Raw) -> SignatureStatuses:
-            reply = _statuses.decode(result)
-            self._saw(endpoint, reply.context.slot, "processed", min_slot)
-            _check_length(reply.value, signatures)
-            return SignatureStatuses(reply.context.slot, tuple(_status(status) for status in reply.value))
+            answer = read_statuses(result, len(signatures))
+            self._saw(endpoint, answer.slot, "processed", min_slot)
+            return answer
 
         params = [list(signatures), {"searchTransactionHistory": True}]
         return await self._exchange(endpoint, until_s, "getSignatureStatuses", params, read)
 
     async def _finalized_of(self, endpoint: Endpoint, until_s: float) -> Finalized:
         def read(result: msgspec.Raw) -> Finalized:
-            epoch = _epochs.decode(result)
-            if epoch.block_height > epoch.absolute_slot:
-                raise ValueError("more blocks than slots")
-            self._saw(endpoint, epoch.absolute_slot, "finalized", None)
-            return Finalized(epoch.block_height, epoch.absolute_slot)
+            final = read_finalized(result)
+            self._saw(endpoint, final.slot, "finalized", None)
+            return final
 
         return await self._exchange(endpoint, until_s, "getEpochInfo", [_config("finalized")], read)
 
     async def _check_history(self, endpoint: Endpoint, until_s: float, since_slot: int) -> None:
         """Return if a node has all blocks since a slot. Raise Unanswered if not."""
-        first = await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], _a_slot.decode)
+        first = await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], read_number)
         if first > since_slot:
             words = f"its history begins at slot {first}, and what is asked for may stand from slot {since_slot} on"
             raise Unanswered("old_view", words, rests=False)
@@ -704,7 +463,7 @@ class Rpc:
 
     async def _genesis_of(self, endpoint: Endpoint, until_s: float) -> str:
         def read(result: msgspec.Raw) -> str:
-            return format_address(parse_address(_text.decode(result)))
+            return format_address(parse_address(read_text(result)))
 
         endpoint.genesis = await self._exchange(endpoint, until_s, "getGenesisHash", [], read)
         return endpoint.genesis
@@ -742,77 +501,5 @@ def _config(commitment: Commitment = CONFIRMED, **more: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _check_length(value: Sequence[object], asked: Sequence[object]) -> None:
-    if len(value) != len(asked):
-        raise ValueError(f"{len(value)} answers to {len(asked)} questions")
-
-
 def _base64(data: bytes) -> str:
     return b2a_base64(data, newline=False).decode()
-
-
-def _bytes(data: _Base64) -> bytes:
-    return a2b_base64(data[0], strict_mode=True)
-
-
-def _existing(wire: _Account) -> Account:
-    data = _bytes(wire.data)
-    if wire.space not in (None, len(data)):
-        raise ValueError(f"{len(data)} bytes of an account of {wire.space}")
-    return Account(parse_address(wire.owner), data)
-
-
-def _account(wire: _Account | None) -> Account | None:
-    return None if wire is None else _existing(wire)
-
-
-def _status(wire: _Status | None) -> SignatureStatus | None:
-    if wire is None:
-        return None
-    fault = None if wire.err is None else read_fault(wire.err)
-    return SignatureStatus(wire.slot, fault, wire.confirmation_status)
-
-
-def _landed(wire: _Transaction, signature: Signature) -> LandedTransaction:
-    raw, meta = _bytes(wire.transaction), wire.meta
-    transaction = VersionedTransaction.from_bytes(raw)
-    if str(transaction.signatures[0]) != signature or bytes(transaction) != raw:
-        raise ValueError("another transaction than was asked for")
-    message = transaction.message
-    loaded = meta.loaded_addresses or _Loaded([], [])
-    lookups = getattr(message, "address_table_lookups", ())  # of version 0 messages
-    if (len(loaded.writable), len(loaded.readonly)) != (
-        sum(len(lookup.writable_indexes) for lookup in lookups),
-        sum(len(lookup.readonly_indexes) for lookup in lookups),
-    ):
-        raise ValueError("the loaded addresses are not those that the message names")
-    keys = (
-        *(Address(bytes(key)) for key in message.account_keys),
-        *(parse_address(key) for key in (*loaded.writable, *loaded.readonly)),
-    )
-    _check_length(meta.pre_balances, keys)
-    _check_length(meta.post_balances, keys)
-    return LandedTransaction(
-        transaction,
-        wire.slot,
-        None if meta.err is None else read_fault(meta.err),
-        meta.fee,
-        keys,
-        tuple(meta.pre_balances),
-        tuple(meta.post_balances),
-        _token_balances(meta.pre_token_balances, keys),
-        _token_balances(meta.post_token_balances, keys),
-        tuple(meta.log_messages or ()),
-        wire.block_time,
-    )
-
-
-def _token_balances(wire: Sequence[_TokenBalance], keys: Sequence[Address]) -> dict[Address, TokenBalance]:
-    balances = dict[Address, TokenBalance]()
-    for each in wire:
-        amount = int(each.ui_token_amount.amount)
-        if each.account_index >= len(keys) or amount > U64_MAX or keys[each.account_index] in balances:
-            raise ValueError("a token balance that cannot be")
-        owner = None if each.owner is None else parse_address(each.owner)
-        balances[keys[each.account_index]] = TokenBalance(parse_address(each.mint), owner, amount)
-    return balances

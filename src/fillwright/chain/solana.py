@@ -20,6 +20,7 @@ from typing import Final, Literal
 import structlog
 from solders.hash import Hash
 
+from fillwright.chain.answers import SIGNATURES_MAX, LandedTransaction, SignatureStatus
 from fillwright.chain.building import (
     Plan,
     Tables,
@@ -33,7 +34,7 @@ from fillwright.chain.building import (
 )
 from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
-from fillwright.chain.rpc import SIGNATURES_MAX, LandedTransaction, Rpc, SignatureStatus
+from fillwright.chain.rpc import Rpc
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
