@@ -42,6 +42,7 @@ MAY_IMPORT: Final = {
         "metrics",
         "tracing",
     },
+    "processes": {"core", "api", "execution", "settings", "metrics", "app"},
     "cli": {
         "core",
         "execution",
@@ -53,6 +54,7 @@ MAY_IMPORT: Final = {
         "settings",
         "telemetry",
         "app",
+        "processes",
         "cli",
         "client",
     },
@@ -139,11 +141,11 @@ def test_core_does_no_io_and_asks_no_clock() -> None:
     assert not offences
 
 
-def test_the_app_is_imported_by_the_command_line_only() -> None:
+def test_the_app_and_its_processes_are_imported_by_the_command_line_only() -> None:
     offences = [
         str(path.relative_to(ROOT))
         for path, part in modules()
         for name in imports(path)
-        if name.startswith("fillwright.app") and part not in ("cli", "__main__")
+        if name.startswith(("fillwright.app", "fillwright.processes")) and part not in ("cli", "__main__", "processes")
     ]
     assert not offences

@@ -12,10 +12,11 @@ from typing import Any
 
 import aiohttp
 
-from fillwright.app import Engine, Server, listen, open_chain, open_engine, open_ledger
+from fillwright.app import Engine, open_chain, open_engine, open_ledger
 from fillwright.core.ports import Clock
 from fillwright.execution.gate import Gate
 from fillwright.execution.reconcile import Reconciliation, reconcile
+from fillwright.processes import Server, listen
 from fillwright.settings import Settings
 from tests.virtual import VirtualClock
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from fillwright import app
+from fillwright import app, processes
 from fillwright.cli import running
 from fillwright.clock import SystemClock
 from fillwright.core.errors import ChainUnavailable, TransactionReverted
@@ -182,10 +182,10 @@ def run(order: dict[str, Any]) -> None:
         loop.add_signal_handler(FULL_DISK, fill_disk)
         loop.add_signal_handler(TELL, tell)
         if order["role"] == "worker":
-            await app.work(settings, started)
+            await processes.work(settings, started)
         else:
-            with app.listen(settings.host, settings.port) as listener:
-                await app.serve(settings, listener, works=order["role"] == "serve", listening=lambda _: started())
+            with processes.listen(settings.host, settings.port) as listener:
+                await processes.serve(settings, listener, works=order["role"] == "serve", listening=lambda _: started())
 
     running.run(part)
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fillwright.app import listen, serve
 from fillwright.cli.running import run
+from fillwright.processes import listen, serve
 from fillwright.settings import read_settings
 from fillwright.telemetry import configure_logs
 

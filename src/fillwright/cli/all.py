@@ -14,7 +14,7 @@ from typing import Final
 import click
 import structlog
 
-from fillwright import app
+from fillwright import processes
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
 from fillwright.cli.running import address_or_fail, shareable_or_fail
 from fillwright.settings import Settings, env_name
@@ -66,7 +66,7 @@ def _listen(settings: Settings, count: int) -> list[socket.socket]:
     """Return as many sockets on one port. They stay open here: a process that dies takes no connection along."""
     first = address_or_fail(settings, shared=True)
     port = first.getsockname()[1]
-    return [first, *(app.listen(settings.host, port, shared=True) for _ in range(count - 1))]
+    return [first, *(processes.listen(settings.host, port, shared=True) for _ in range(count - 1))]
 
 
 async def _keep(

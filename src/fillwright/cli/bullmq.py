@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import click
 
-from fillwright import app
+from fillwright import processes
 from fillwright.cli.exits import EXIT_CODES, Misused, Unreachable, settings_or_fail
 from fillwright.cli.running import run
 from fillwright.settings import Settings, without_password
@@ -35,7 +35,7 @@ def command() -> None:
 
 async def _bridge(settings: Settings, taking: Callable[[], None]) -> None:
     try:
-        await app.bridge(settings, taking)
+        await processes.bridge(settings, taking)
     except ConnectionError as error:
         at = without_password(settings.redis_url)
         raise Unreachable(f"there is no queue at {at}: {error}", "queue_unreachable") from error

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from fillwright import app
+from fillwright import processes
 from fillwright.cli.exits import Misused, Refused
 from fillwright.core.errors import (
     ChainUnavailable,
@@ -87,7 +87,7 @@ def end_with(parent: int) -> None:
 def address_or_fail(settings: Settings, *, shared: bool = False) -> socket.socket:
     """Return a socket that listens where the settings say. Raise Refused if it cannot be had."""
     try:
-        return app.listen(settings.host, settings.port, shared=shared)
+        return processes.listen(settings.host, settings.port, shared=shared)
     except OSError as error:
         raise Refused(_why_not(error, settings)) from error
 

@@ -7,7 +7,7 @@ import socket
 
 import click
 
-from fillwright import app
+from fillwright import processes
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
 from fillwright.cli.running import address_or_fail, end_with, run, shareable_or_fail
 from fillwright.settings import env_name
@@ -41,4 +41,4 @@ def command(api_only: bool, reuse_port: bool, listener: int | None, parent: int 
         end_with(parent)
     # The port first: a start that fails because another engine has it must leave that engine's files alone.
     with address_or_fail(settings, shared=reuse_port) if listener is None else socket.socket(fileno=listener) as open_:
-        run(lambda listening: app.serve(settings, open_, works=not api_only, listening=lambda _: listening()))
+        run(lambda listening: processes.serve(settings, open_, works=not api_only, listening=lambda _: listening()))

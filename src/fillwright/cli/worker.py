@@ -6,7 +6,7 @@ import os
 
 import click
 
-from fillwright import app
+from fillwright import processes
 from fillwright.cli.exits import EXIT_CODES, settings_or_fail
 from fillwright.cli.running import end_with, run, shareable_or_fail
 from fillwright.telemetry import configure_logs
@@ -25,4 +25,4 @@ def command(parent: int | None) -> None:
     shareable_or_fail(settings)
     if parent is not None:
         end_with(parent)
-    run(lambda working: app.work(settings, working))
+    run(lambda working: processes.work(settings, working))
