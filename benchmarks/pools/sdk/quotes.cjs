@@ -29,22 +29,27 @@ const supply = (account) => new BN(MintLayout.decode(account.data).supply.toStri
 const mint = (account) => account.plainMint ?? unpackMint(account.key, account, account.owner);
 
 const SDKS = {
-  cpmm() {
+  async cpmm() {
     const sdk = require("@raydium-io/raydium-sdk-v2");
+    const Decimal = createRequire(require.resolve("@raydium-io/raydium-sdk-v2"))("decimal.js");
+    const { cpmm } = await sdk.Raydium.load({ connection: NOWHERE, disableLoadToken: true, disableFeatureCheck: true });
     return (vector) => {
       const { accounts } = vector;
       const pool = sdk.CpmmPoolInfoLayout.decode(accounts.pool.data);
-      const config = sdk.CpmmConfigInfoLayout.decode(accounts.config.data);
-      const reserveA = tokens(accounts.vaultA).sub(pool.protocolFeesMintA).sub(pool.fundFeesMintA).sub(pool.creatorFeesMintA);
-      const reserveB = tokens(accounts.vaultB).sub(pool.protocolFeesMintB).sub(pool.fundFeesMintB).sub(pool.creatorFeesMintB);
-      const [reserveIn, reserveOut] = vector.aToB ? [reserveA, reserveB] : [reserveB, reserveA];
+      const baseReserve = tokens(accounts.vaultA).sub(pool.protocolFeesMintA).sub(pool.fundFeesMintA).sub(pool.creatorFeesMintA);
+      const quoteReserve = tokens(accounts.vaultB).sub(pool.protocolFeesMintB).sub(pool.fundFeesMintB).sub(pool.creatorFeesMintB);
       const [mintIn, mintOut] = vector.aToB ? [accounts.mintA, accounts.mintB] : [accounts.mintB, accounts.mintA];
-      const result = sdk.CurveCalculator.swapBaseInput(
-        less(sdk, vector.amount, mintIn, vector), reserveIn, reserveOut,
-        config.tradeFeeRate, pool.enableCreatorFee ? config.creatorFeeRate : new BN(0), config.protocolFeeRate,
-        config.fundFeeRate, pool.feeOn === sdk.FeeOn.BothToken || pool.feeOn === sdk.FeeOn.OnlyTokenB,
-      );
-      return less(sdk, result.outputAmount, mintOut, vector);
+      const configInfo = sdk.CpmmConfigInfoLayout.decode(accounts.config.data);
+      if (!pool.enableCreatorFee) configInfo.creatorFeeRate = new BN(0);
+      const { amountOut } = cpmm.computeSwapAmount({
+        pool: {
+          ...pool, baseReserve, quoteReserve, configInfo, mintA: { address: vector.mintA }, mintB: { address: vector.mintB },
+          poolPrice: new Decimal(quoteReserve.toString()).div(new Decimal(10).pow(pool.mintDecimalB))
+            .div(new Decimal(baseReserve.toString()).div(new Decimal(10).pow(pool.mintDecimalA))), // as its `getRpcPoolInfos` does
+        },
+        amountIn: less(sdk, vector.amount, mintIn, vector), outputMint: vector.aToB ? vector.mintB : vector.mintA, slippage: 0,
+      });
+      return less(sdk, amountOut, mintOut, vector);
     };
   },
 
