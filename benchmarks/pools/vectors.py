@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any, Final
 
 from tests.venues.clmm import array_at
+from tests.venues.dlmm import array_address as bin_array
 
 from benchmarks.engine import ROOT
 from fillwright.core.accounts import Account, Address, format_address
@@ -86,8 +87,10 @@ def _vector(recording: Recording, is_least: bool) -> Mapping[str, Any]:
 def _fetched(pool: Pool, recording: Recording) -> Iterator[Address]:
     """Yield the arrays that the pool's SDK would fetch, as far as they were recorded."""
     if isinstance(pool, DlmmPool):
-        arrays = pool.down if recording.a_to_b else pool.up
-        yield from (array.address for array in arrays[:BIN_ARRAYS_FETCHED] if array.data is not None)
+        for index in islice(pool.arrays_walked(recording.a_to_b), BIN_ARRAYS_FETCHED):
+            address = bin_array(index, pool.address)
+            if address in pool.held:
+                yield address
     if isinstance(pool, ClmmPool):
         span = TICKS * pool.tick_spacing
         both = (

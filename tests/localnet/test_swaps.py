@@ -279,7 +279,7 @@ def emulated(recording: Recording, least: int) -> tuple[int, Effect]:
         known = world.accounts.get(mint)
         accounts[account] = token_account(mint, 0, known.owner if known else SPL_TOKEN)
     state = State(world.time, accounts.get)
-    effect = PROGRAMS[pool_type.program](Call(instruction.program, instruction.accounts, instruction.data, state))
+    effect = PROGRAMS[pool_type.layout.owner](Call(instruction.program, instruction.accounts, instruction.data, state))
     state.apply(effect)
     received = state.account(who.out_account)
     assert received is not None

@@ -13,7 +13,7 @@ from fillwright.core.accounts import Account, Address, ChainTime, PoolAccounts
 from fillwright.core.programs import METEORA_DLMM
 from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import ONE, pow_q64
-from fillwright.venues.meteora.dlmm import DLMM, BinArray, DlmmPool
+from fillwright.venues.meteora.dlmm import DLMM, DlmmPool
 from fillwright.venues.pool import PoolQuote, PoolType
 from tests.venues.model import NOW, POLICY, SLOT, a_fee_mint, a_mint, address, patched
 
@@ -52,8 +52,8 @@ class Fees:
     on_b: bool = False
 
 
-def array_address(index: int) -> Address:
-    return derive(METEORA_DLMM, b"bin_array", POOL, index.to_bytes(8, "little", signed=True))
+def array_address(index: int, pool: Address = POOL) -> Address:
+    return derive(METEORA_DLMM, b"bin_array", pool, index.to_bytes(8, "little", signed=True))
 
 
 def world(
@@ -164,7 +164,7 @@ def worlds(draw: st.DrawFn) -> PoolAccounts:
 class Visit:
     """A bin that a swap may trade in: what it pays, first of its own, then of limit orders, and at which fee."""
 
-    array: BinArray
+    array: Address
     id: int
     at: int
     offers: tuple[int, int, int]
@@ -176,18 +176,19 @@ class Visit:
 def visits(pool: DlmmPool, a_to_b: bool, at: ChainTime) -> Iterator[Visit]:
     """Yield the bins that hold something to pay, in order. `rate` is exact: the program rounds it up to billionths."""
     _, reference, reference_id = references(pool, at)
-    for array in pool.down if a_to_b else pool.up:
-        assert array.data is not None
-        ids = range(70 * array.index, 70 * array.index + 70)
+    for index in pool.arrays_walked(a_to_b):
+        array = array_address(index, pool.address)
+        data = pool.held[array].data
+        ids = range(70 * index, 70 * index + 70)
         for bin_id in reversed(ids) if a_to_b else ids:
             if bin_id > pool.active_id if a_to_b else bin_id < pool.active_id:
                 continue
             offset = 56 + 144 * (bin_id - ids[0])
-            own = unpack_from("<QQ", array.data, offset)[a_to_b]
-            opened, in_process, is_ask = unpack_from("<Q8xQ4xB", array.data, offset + 112)
+            own = unpack_from("<QQ", data, offset)[a_to_b]
+            opened, in_process, is_ask = unpack_from("<Q8xQ4xB", data, offset + 112)
             orders = (in_process, opened) if pool.has_limit_orders and (is_ask != 0) != a_to_b else (0, 0)
             if own or any(orders):
-                stored = int.from_bytes(array.data[offset + 16 : offset + 32], "little")
+                stored = int.from_bytes(data[offset + 16 : offset + 32], "little")
                 volatility = min(reference + 10_000 * abs(reference_id - bin_id), pool.volatility_max)
                 variable = Fraction(pool.variable_fee_control * (volatility * pool.bin_step) ** 2, 10**11)
                 rate = min((pool.base_fee + variable) / 10**9, Fraction(1, 10))
@@ -245,7 +246,7 @@ def after(world: PoolAccounts, quote: PoolQuote) -> PoolAccounts:
         own_in, own_out = (0, 8) if a_to_b else (8, 0)
         changes = {
             visit.at + own_in: pack(
-                "<Q", unpack_from("<Q", visit.array.data or b"", visit.at + own_in)[0] + paid_in[0]
+                "<Q", unpack_from("<Q", world.accounts[visit.array].data, visit.at + own_in)[0] + paid_in[0]
             ),
             visit.at + own_out: pack("<Q", visit.offers[0] - took[0]),
         }
@@ -255,7 +256,7 @@ def after(world: PoolAccounts, quote: PoolQuote) -> PoolAccounts:
         else:
             kept = unpack_from("<Q", world.accounts[POOL].data, fee_side)[0] + fee * protocol_share // 10_000
             world = patched(world, POOL, {fee_side: pack("<Q", kept)})
-        world = patched(world, visit.array.address, changes)
+        world = patched(world, visit.array, changes)
         left -= used + (fee if quote.is_fee_on_input else 0)
         if rest == 0:
             _, reference, reference_id = references(pool, world.time)

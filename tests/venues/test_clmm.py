@@ -258,9 +258,9 @@ REFUSALS: Final = {
         with_account(WORLD, POOL, Account(RAYDIUM_CLMM, WORLD.accounts[POOL].data[:-1])), UnknownLayout, "1543 bytes"
     ),
     "pool of another kind": Refusal(patched(WORLD, POOL, {0: b"\0"}), UnknownLayout, "begins with"),
-    "config of another kind": Refusal(patched(WORLD, CONFIG, {0: b"\0"}), UnknownLayout, "a CLMM config"),
-    "extension of another kind": Refusal(patched(WORLD, EXTENSION, {0: b"\0"}), UnknownLayout, "a bitmap extension"),
-    "array of another kind": Refusal(patched(WORLD, ARRAY, {0: b"\0"}), UnknownLayout, "a tick array"),
+    "config of another kind": Refusal(patched(WORLD, CONFIG, {0: b"\0"}), UnknownLayout, "CLMM config"),
+    "extension of another kind": Refusal(patched(WORLD, EXTENSION, {0: b"\0"}), UnknownLayout, "bitmap extension"),
+    "array of another kind": Refusal(patched(WORLD, ARRAY, {0: b"\0"}), UnknownLayout, "tick array"),
     "extension of another pool": Refusal(patched(WORLD, EXTENSION, {8: b"\0"}), InvalidPool, "another pool"),
     "array of another pool": Refusal(patched(WORLD, ARRAY, {8: b"\0"}), InvalidPool, "belongs elsewhere"),
     "array from elsewhere": Refusal(patched(WORLD, ARRAY, {40: pack("<i", -600)}), InvalidPool, "belongs elsewhere"),

@@ -140,11 +140,12 @@ def test_every_price_that_the_program_itself_has_stored_is_the_one_computed_for_
         if recording.type == "dlmm" and recording.note != "bitmap extension":  # those were moved to other bins
             pool = DLMM.decode(recording.pool.address, recording.pool.accounts, POLICY)
             assert isinstance(pool, DlmmPool)
-            for array in (*pool.down, *pool.up):
-                for place in range(70 if array.data else 0):
+            for index in (*pool.arrays_walked(a_to_b=True), *pool.arrays_walked(a_to_b=False)):
+                array = pool.held.get(array_address(index, pool.address))
+                for place in range(70 if array else 0):
                     at = 56 + 144 * place + 16
-                    stored = int.from_bytes((array.data or b"")[at : at + 16], "little")
-                    assert stored in (0, price_of(70 * array.index + place, pool.bin_step))
+                    stored = int.from_bytes((array.data if array else b"")[at : at + 16], "little")
+                    assert stored in (0, price_of(70 * index + place, pool.bin_step))
                     compared += stored > 0
     assert compared > 3_000
 
@@ -173,10 +174,10 @@ def test_an_array_is_found_from_both_sides_wherever_the_bitmap_holds_it(index: i
     middle = max(-ID_MAX, min(ID_MAX, index * 70 + 35))
     assert middle // 70 == index
     inside = decode(world({middle: Bin(1, 1, is_priced=False)}, middle, 1))
-    assert [each.index for each in inside.down] == [each.index for each in inside.up] == [index]
+    assert list(inside.arrays_walked(a_to_b=True)) == list(inside.arrays_walked(a_to_b=False)) == [index]
     below = decode(world({middle: Bin(1, 1, is_priced=False)}, -ID_MAX, 1))
     above = decode(world({middle: Bin(1, 1, is_priced=False)}, ID_MAX, 1))
-    assert [each.index for each in below.up] == [each.index for each in above.down] == [index]
+    assert list(below.arrays_walked(a_to_b=False)) == list(above.arrays_walked(a_to_b=True)) == [index]
 
 
 @pytest.mark.parametrize("border", [512 * 70, -512 * 70])
@@ -350,12 +351,13 @@ def test_what_the_bins_lose_is_what_is_paid_and_what_is_kept_or_withheld_of_it(
 
 def payable(pool: DlmmPool, a_to_b: bool) -> int:
     total = 0
-    for array in pool.down if a_to_b else pool.up:
+    for index in pool.arrays_walked(a_to_b):
+        data = pool.held[array_address(index, pool.address)].data
         for at in range(56, 56 + 70 * 144, 144):
             own_at = at + 8 * a_to_b
-            total += int.from_bytes((array.data or b"")[own_at : own_at + 8], "little")
-            if pool.has_limit_orders and bool((array.data or b"")[at + 140]) != a_to_b:
-                total += sum(int.from_bytes((array.data or b"")[at + of : at + of + 8], "little") for of in (112, 128))
+            total += int.from_bytes(data[own_at : own_at + 8], "little")
+            if pool.has_limit_orders and bool(data[at + 140]) != a_to_b:
+                total += sum(int.from_bytes(data[at + of : at + of + 8], "little") for of in (112, 128))
     return total
 
 

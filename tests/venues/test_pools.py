@@ -81,7 +81,7 @@ def test_the_same_accounts_always_give_the_same_quote_and_its_instruction(model:
         }
         assert [meta.address for meta in instruction.accounts if meta.is_signer] == [TRADER.wallet]
         assert set(quote.path) <= set(named)
-        assert instruction.program == model.TYPE.program
+        assert instruction.program == model.TYPE.layout.owner
         assert amount.to_bytes(8, "little") in instruction.data
         assert quote.out_amount.to_bytes(8, "little") in instruction.data
 

@@ -19,7 +19,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from fillwright.core.accounts import Account, Address, ChainTime, Instruction, Trader, format_address
-from fillwright.core.errors import AmountOverflow, AmountTooSmall, UnknownLayout
+from fillwright.core.errors import AmountOverflow, AmountTooSmall, MissingAccount, UnknownLayout
 from fillwright.core.units import BPS, U64_MAX, BaseUnits, Bps
 
 Q64: Final = 2**64
@@ -75,65 +75,67 @@ class Pool(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """How accounts of one kind are told from all others. `length` is in bytes: exactly, or at least `is_length_min`."""
+
+    what: str
+    owner: Address
+    length: int
+    discriminator: bytes
+    is_length_min: bool = False
+
+    def fits(self, account: Account) -> bool:
+        data = account.data
+        return (
+            account.owner == self.owner
+            and data.startswith(self.discriminator)
+            and (len(data) == self.length or (self.is_length_min and len(data) > self.length))
+        )
+
+    def read(self, accounts: Mapping[Address, Account], address: Address) -> bytes:
+        """Return the data of an account that is of this kind. Raise MissingAccount or UnknownLayout."""
+        account = accounts.get(address)
+        if account is None:
+            raise MissingAccount(
+                f"the {self.what} {format_address(address)} is missing: read the pool anew, with all its accounts"
+            )
+        if not self.fits(account):
+            raise self._unknown(account, address)
+        return account.data
+
+    def _unknown(self, account: Account, address: Address) -> UnknownLayout:
+        data = account.data
+        if account.owner != self.owner:
+            why = f"its owner is {format_address(account.owner)}"
+        elif not data.startswith(self.discriminator):
+            why = f"it begins with {data[:8].hex()}"
+        else:
+            why = f"it has {len(data)} bytes, not {'at least ' if self.is_length_min else ''}{self.length}"
+        return UnknownLayout(
+            f"{format_address(address)} is no {self.what} as this version knows it: {why}; the program may have been"
+            " upgraded"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PoolType:
     """How the accounts of a pool type are told apart, and what makes a pool of them.
 
     `wanted` names the accounts that a pool's quotes depend on, as far as they follow from those at hand: it is asked
     again with those, until it names no new one. `mints_at` is where the pool's account holds its two mints.
-    `length` is the number of bytes of the pool's account: exactly, or at least if `is_length_min`.
     """
 
     name: str
     venue: str
-    program: Address
-    length: int
-    discriminator: bytes
+    layout: Layout
     mints_at: tuple[int, int]
     wanted: Callable[[Address, Mapping[Address, Account]], tuple[Address, ...]]
     decode: Callable[[Address, Mapping[Address, Account], Policy], Pool]
-    is_length_min: bool = False
-
-    def is_pool(self, data: bytes) -> bool:
-        is_length_right = len(data) == self.length or (self.is_length_min and len(data) > self.length)
-        return is_length_right and data.startswith(self.discriminator)
 
 
 def up(numerator: int, denominator: int) -> int:
     """Return the quotient, rounded up."""
     return -(-numerator // denominator)
-
-
-def check_layout(
-    account: Account,
-    address: Address,
-    what: str,
-    owner: Address,
-    length: int,
-    discriminator: bytes,
-    *,
-    is_length_min: bool = False,
-) -> bytes:
-    """Return the account's data. Raise UnknownLayout if owner, length or discriminator are not those of `what`."""
-    data = account.data
-    is_length_right = len(data) == length or (is_length_min and len(data) > length)
-    if account.owner != owner or not is_length_right or not data.startswith(discriminator):
-        expected = f"at least {length}" if is_length_min else f"{length}"
-        raise _unknown_layout(account, address, what, owner, None if is_length_right else expected)
-    return data
-
-
-def _unknown_layout(
-    account: Account, address: Address, what: str, owner: Address, expected_length: str | None
-) -> UnknownLayout:
-    if account.owner != owner:
-        why = f"its owner is {format_address(account.owner)}"
-    elif expected_length is not None:
-        why = f"it has {len(account.data)} bytes, not {expected_length}"
-    else:
-        why = f"it begins with {account.data[:8].hex()}"
-    return UnknownLayout(
-        f"{format_address(address)} is not {what} as this version knows it: {why}; the program may have been upgraded"
-    )
 
 
 def check_amount(amount: BaseUnits) -> None:

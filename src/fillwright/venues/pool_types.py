@@ -20,6 +20,6 @@ BY_NAME: Final = {each.name: each for each in POOL_TYPES}
 def identify(account: Account) -> PoolType | None:
     """Return of which type a pool's account is; None if it is no pool that is known."""
     for each in POOL_TYPES:
-        if account.owner == each.program and each.is_pool(account.data):
+        if each.layout.fits(account):
             return each
     return None

@@ -9,13 +9,13 @@ What a pool pays is a curve that bends downwards, less what rounding hides: part
 unit more of the fee, which is rounded up, would have bought. A transfer is judged by four readings of which two count
 against it, so that one which was not seen to gain gains less than twice what is hidden.
 
-- A better split is reached by as many transfers as there are pools, less one. As curves bend, they gain no more together
-  than each alone from here. One that gains, gains at least half of it at the greatest power of two within it. So it is
-  enough that no transfer of a power of two gains.
+- A better split is reached by as many transfers as there are pools, less one. As curves bend, these gain no more
+  together than each alone from here. One that gains, gains at least half of it at the greatest power of two within it.
+  So it is enough that no transfer of a power of two gains.
 - The gain of a transfer bends downwards as well, and starts from nothing. So if one loses for sure, which is if it was
   seen to lose at least twice what is hidden, then all larger ones do.
-- For the same reason, if one was seen to lose no more than that, those the other way of half its size and less gain less
-  than twice what is hidden.
+- For the same reason, if one was seen to lose no more than that, those the other way of half its size and less gain
+  less than twice what is hidden.
 
 So two pools that are level show it at the one size where a transfer begins to lose.
 """
@@ -52,7 +52,7 @@ def split(total: BaseUnits, curves: Sequence[Curve], most: int) -> Mapping[int, 
         return {}
     hidden = 1 - -_together(parts, curves) // total
     pairs = [_Pair(each, parts, curves, hidden) for each in combinations(chosen, 2)]
-    while any([pair.level() for pair in pairs]):  # a list: each of them, not only up to the first that moves
+    while any(pair.level() for pair in pairs):
         pass
     return {index: part for index, part in parts.items() if part}
 

@@ -38,11 +38,11 @@ from fillwright.core.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, 
 from fillwright.core.units import BaseUnits
 from fillwright.venues.mints import balance, need, supply
 from fillwright.venues.pool import (
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     check_room,
     impact_bps,
@@ -64,6 +64,7 @@ COMPUTE_UNITS_STABLE: Final = 165_000
 POOL_BYTES_MIN: Final = 875
 STABLE_POOL_BYTES_MIN: Final = 925
 POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
+POOL_LAYOUT: Final = Layout("DAMM v1 pool", METEORA_DAMM_V1, POOL_BYTES_MIN, POOL, is_length_min=True)
 _KEYS: Final = Struct("<40x32s32s32s32s32s32s")
 _POOL: Final = Struct("<233xB32s32s32xQQQQB32s8xQ64xB398xB")
 _STABLE: Final = Struct("<875xQQQxQQB")
@@ -71,6 +72,7 @@ _STABLE: Final = Struct("<875xQQQxQQB")
 # Vault: whether it takes deposits, what it owns, its token account; token and share mint; profit that is still locked.
 VAULT_BYTES_MIN: Final = 1227
 VAULT: Final = bytes.fromhex("d308e82b02987577")
+VAULT_LAYOUT: Final = Layout("dynamic vault", METEORA_VAULT, VAULT_BYTES_MIN, VAULT, is_length_min=True)
 _VAULT: Final = Struct("<8xB2xQ32s32x32s32s1056xQQQ")
 _VAULT_KEYS: Final = Struct("<19x32s64x32s")
 
@@ -335,12 +337,12 @@ def _fee(amount: BaseUnits, numerator: int, denominator: int) -> BaseUnits:
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: vaults, the pool's shares; then what the vaults name."""
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     _, _, vault_a, vault_b, shares_a, shares_b = _KEYS.unpack_from(data)
     of_vaults: list[Address] = []
     for vault in (vault_a, vault_b):
         if vault in accounts:
-            of_vaults += _VAULT_KEYS.unpack_from(_vault_data(vault, accounts))
+            of_vaults += _VAULT_KEYS.unpack_from(VAULT_LAYOUT.read(accounts, vault))
     return (address, vault_a, vault_b, shares_a, shares_b, *of_vaults)
 
 
@@ -350,7 +352,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     Raise UnknownLayout, InvalidPool, UnsupportedMode, StableCurveUnsupported, UnsupportedToken, NotTradable,
     InsufficientLiquidity or MissingAccount.
     """
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     name = format_address(address)
     mint_a, mint_b, vault_a, vault_b, shares_a, shares_b = _KEYS.unpack_from(data)
     (
@@ -390,7 +392,7 @@ def _side(
     fee_account: Address,
 ) -> Side:
     is_enabled, total, vault_account, vault_mint, share_mint, locked_profit, reported_s, release = _VAULT.unpack_from(
-        _vault_data(vault, accounts)
+        VAULT_LAYOUT.read(accounts, vault)
     )
     name = format_address(pool)
     if vault_mint != mint:
@@ -429,24 +431,4 @@ def _curve(data: bytes, name: str, stake: Address) -> StableCurve:
     )
 
 
-def _pool_data(address: Address, accounts: Mapping[Address, Account]) -> bytes:
-    account = need(accounts, address, "the pool")
-    return check_layout(account, address, "a DAMM v1 pool", METEORA_DAMM_V1, POOL_BYTES_MIN, POOL, is_length_min=True)
-
-
-def _vault_data(vault: Address, accounts: Mapping[Address, Account]) -> bytes:
-    account = need(accounts, vault, "the pool's vault")
-    return check_layout(account, vault, "a dynamic vault", METEORA_VAULT, VAULT_BYTES_MIN, VAULT, is_length_min=True)
-
-
-DAMM_V1: Final = PoolType(
-    "damm_v1",
-    "meteora",
-    METEORA_DAMM_V1,
-    POOL_BYTES_MIN,
-    POOL,
-    mints_at=(40, 72),
-    wanted=wanted,
-    decode=decode,
-    is_length_min=True,
-)
+DAMM_V1: Final = PoolType("damm_v1", "meteora", POOL_LAYOUT, mints_at=(40, 72), wanted=wanted, decode=decode)

@@ -33,13 +33,13 @@ from fillwright.core.programs import METEORA_DAMM_V2, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, U64_MAX, BaseUnits
 from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
-from fillwright.venues.mints import TransferFee, need, transfer_fee
+from fillwright.venues.mints import TransferFee, transfer_fee
 from fillwright.venues.pool import (
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     check_room,
     impact_bps,
@@ -59,6 +59,7 @@ EXACT_IN: Final = 0
 # Pool, 1112 bytes. First line: the fees. Then what the mints and vaults are, liquidity, protocol fees, and the range.
 POOL_BYTES: Final = 1112
 POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
+POOL_LAYOUT: Final = Layout("DAMM v2 pool", METEORA_DAMM_V2, POOL_BYTES, POOL)
 _POOL: Final = Struct("<8xQB5xHQQ8xB5xHB11xIH14x16s16x16s32x32s32s32s32s64x16s16xQQ16x16s16s16sQBBBBBxBx112xQQ64xQQB")
 _MINTS: Final = Struct("<168x32s32s")
 _TOKEN_FLAGS: Final = slice(482, 484)
@@ -227,7 +228,7 @@ class DammV2Pool(msgspec.Struct, frozen=True):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: the pool, and those of its mints that are of Token-2022."""
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     return (address, *(mint for mint, flag in zip(_MINTS.unpack_from(data), data[_TOKEN_FLAGS], strict=True) if flag))
 
 
@@ -236,7 +237,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
 
     Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken, InsufficientLiquidity or MissingAccount.
     """
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     (
         cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
         is_dynamic, variable_fee_control, bin_step, bin_step_q64, volatility,
@@ -289,11 +290,4 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     )  # fmt: skip
 
 
-def _pool_data(address: Address, accounts: Mapping[Address, Account]) -> bytes:
-    account = need(accounts, address, "the pool")
-    return check_layout(account, address, "a DAMM v2 pool", METEORA_DAMM_V2, POOL_BYTES, POOL)
-
-
-DAMM_V2: Final = PoolType(
-    "damm_v2", "meteora", METEORA_DAMM_V2, POOL_BYTES, POOL, mints_at=(168, 200), wanted=wanted, decode=decode
-)
+DAMM_V2: Final = PoolType("damm_v2", "meteora", POOL_LAYOUT, mints_at=(168, 200), wanted=wanted, decode=decode)

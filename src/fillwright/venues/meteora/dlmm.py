@@ -18,7 +18,8 @@ Source of layouts, formulas and accounts: the program's published account struct
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -38,14 +39,15 @@ from fillwright.core.errors import (
 from fillwright.core.programs import MEMO, METEORA_DLMM, SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, U64_MAX, BaseUnits
 from fillwright.venues.addresses import derive
+from fillwright.venues.bitmap import set_bits
 from fillwright.venues.fixed_point import ONE, U128_MAX, pow_q64
-from fillwright.venues.mints import TransferFee, need, transfer_fee
+from fillwright.venues.mints import TransferFee, transfer_fee
 from fillwright.venues.pool import (
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     impact_bps,
     up,
@@ -66,6 +68,7 @@ COMPUTE_UNITS_PER_BIN: Final = 5_300
 # LbPair, 904 bytes.
 PAIR_BYTES: Final = 904
 LB_PAIR: Final = bytes.fromhex("210b3162b565b10d")
+PAIR_LAYOUT: Final = Layout("DLMM pair", METEORA_DLMM, PAIR_BYTES, LB_PAIR)
 # Base factor, filter and decay period, reduction factor, variable fee control, greatest volatility, least and greatest
 # bin, protocol's share, power of the base fee, function type, collect fee mode.
 _PARAMETERS: Final = Struct("<8xHHHHIIiiHBBB")
@@ -96,6 +99,7 @@ NO_KEY: Final = bytes(32)
 # BinArray, 10136 bytes: index and pair, then 70 bins of 144 bytes.
 ARRAY_BYTES: Final = 10_136
 BIN_ARRAY: Final = bytes.fromhex("5c8e5cdc059446b5")
+ARRAY_LAYOUT: Final = Layout("DLMM bin array", METEORA_DLMM, ARRAY_BYTES, BIN_ARRAY)
 BINS: Final = 70
 BINS_AT: Final = 56
 BIN_BYTES: Final = 144
@@ -106,6 +110,7 @@ _ORDERS: Final = Struct("<112xQ8xQ4xB")  # open, left of those being processed, 
 # BinArrayBitmapExtension, 1576 bytes: pair, arrays from 512 upwards, arrays from -513 downwards.
 EXTENSION_BYTES: Final = 1576
 BITMAP_EXTENSION: Final = bytes.fromhex("506f7c7137ed1205")
+EXTENSION_LAYOUT: Final = Layout("DLMM bitmap extension", METEORA_DLMM, EXTENSION_BYTES, BITMAP_EXTENSION)
 _EXTENSION: Final = Struct("<8x32s768s768s")
 EXTENSION_BITS: Final = 768 * 8
 BITS_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -116,17 +121,11 @@ _ARGUMENTS: Final = Struct("<8sQQI")  # ... and no slices of further accounts, w
 EVENT_AUTHORITY: Final = derive(METEORA_DLMM, b"__event_authority")
 
 
-class BinArray(msgspec.Struct, frozen=True):
-    """An array that the bitmap names. `data` is None if its account was not read."""
-
-    address: Address
-    index: int
-    data: bytes | None
-
-
 class DlmmPool(msgspec.Struct, frozen=True):
-    """The pair, and the arrays that a swap would walk, `down` from the active bin and `up` from it.
+    """The pair at its active bin.
 
+    `arrays` has a bit for each bin array that holds anything, and `held` the accounts that were read, by address, among
+    them bin arrays: a quote looks into those that it walks, no others.
     `base_fee` is in billionths, `bin_step` the step of the price from bin to bin in basis points. `opens_at` is a slot
     if `is_opened_by_slot`, else a Unix time in seconds; 0 for a pair that is open from the beginning.
     """
@@ -159,10 +158,10 @@ class DlmmPool(msgspec.Struct, frozen=True):
     is_on: bool
     opens_at: int
     is_opened_by_slot: bool
-    down: tuple[BinArray, ...]
-    up: tuple[BinArray, ...]
     transfer_fee_a: TransferFee | None
     transfer_fee_b: TransferFee | None
+    arrays: int
+    held: Mapping[Address, Account]
 
     @property
     def accounts(self) -> tuple[Address, ...]:
@@ -234,33 +233,32 @@ class DlmmPool(msgspec.Struct, frozen=True):
     def _fill(self, arriving: BaseUnits, a_to_b: bool, is_fee_on_input: bool, now_s: int) -> _Fill:
         left, in_net, gross, fee, bins = arriving, 0, 0, 0, 0
         path: list[Address] = []
-        references = self._references(now_s)
-        for array in self.down if a_to_b else self.up:
-            if array.data is None:
-                raise MissingBinArray(
-                    f"{self._name} goes through the bin array {format_address(array.address)}, which is missing:"
-                    " read the pool anew, with all its accounts"
-                )
-            path.append(array.address)
-            for bin_id in self._bin_ids(array.index, a_to_b):
-                bin_at = BINS_AT + BIN_BYTES * (bin_id - BINS * array.index)
-                amount_a, amount_b, price_low, price_high = _BIN.unpack_from(array.data, bin_at)
+        reference, index_reference = self._references(now_s)
+        for index in self.arrays_walked(a_to_b):
+            data = self._array(index, path)
+            for bin_id in self._bin_ids(index, a_to_b):
+                bin_at = BINS_AT + BIN_BYTES * (bin_id - BINS * index)
+                amount_a, amount_b, price_low, price_high = _BIN.unpack_from(data, bin_at)
                 own, held_in = (amount_b, amount_a) if a_to_b else (amount_a, amount_b)
-                offers: tuple[int, ...] = (own,)
+                orders: tuple[int, ...] = ()
                 if self.has_limit_orders:
-                    opened, in_process, is_ask = _ORDERS.unpack_from(array.data, bin_at)
+                    opened, in_process, is_ask = _ORDERS.unpack_from(data, bin_at)
                     if a_to_b != bool(is_ask):
-                        offers = (own, in_process, opened)
-                if not any(offers):
+                        orders = (in_process, opened)
+                if not own and not any(orders):
                     continue
                 bins += 1
                 if bins > BINS_MAX:
                     raise InsufficientLiquidity(f"{self._name} would need more than {BINS_MAX} bins: swap less")
-                rate = self._fee_rate(bin_id, references)
+                rate = self._fee_rate(reference + abs(index_reference - bin_id) * VOLATILITY_PER_BIN)
                 price = price_high << 64 | price_low or self._price_of(bin_id)
 
-                offered = left - up(left * rate, RATE) if is_fee_on_input else left
-                rest, got = self._take(offers, offered, price, a_to_b)
+                offered = left - -(-left * rate // RATE) if is_fee_on_input else left
+                rest, got = offered, 0
+                for offer in (own, *orders):
+                    if offer and rest:
+                        rest, bought = self._take(offer, rest, price, a_to_b)
+                        got += bought
                 used = offered - rest
                 if held_in + used > U64_MAX:
                     raise AmountOverflow(f"a bin of {self._name} cannot hold so much: swap less")
@@ -270,10 +268,28 @@ class DlmmPool(msgspec.Struct, frozen=True):
                     fee += up(got * rate, RATE)
                 if rest == 0:
                     return _Fill(in_net, gross, arriving - in_net if is_fee_on_input else fee, bins, tuple(path))
-                left -= used + up(used * rate, RATE - rate) if is_fee_on_input else used
+                left -= used - -used * rate // (RATE - rate) if is_fee_on_input else used
         raise InsufficientLiquidity(
             f"{self._name} cannot fill so much within {ARRAYS_MAX} bin arrays: swap less, or take another pool"
         )
+
+    def arrays_walked(self, a_to_b: bool) -> Iterator[int]:
+        """Return the arrays that a swap goes through, in order, for as long as it is not filled."""
+        return islice(_arrays_from(self.arrays, self.active_id, a_to_b), ARRAYS_MAX)
+
+    def _array(self, index: int, path: list[Address]) -> bytes:
+        """Return an array's data, and add its address to the path."""
+        address = _array_address(self.address, index)
+        if address not in self.held:
+            raise MissingBinArray(
+                f"{self._name} goes through the bin array {format_address(address)}, which is missing:"
+                " read the pool anew, with all its accounts"
+            )
+        data = ARRAY_LAYOUT.read(self.held, address)
+        if _ARRAY.unpack_from(data) != (index, self.address):
+            raise InvalidPool(f"the bin array {format_address(address)} belongs elsewhere than at {index}")
+        path.append(address)
+        return data
 
     def _bin_ids(self, index: int, a_to_b: bool) -> range:
         """Return the bins of an array that a swap visits, in order: those not yet behind the active bin."""
@@ -282,25 +298,17 @@ class DlmmPool(msgspec.Struct, frozen=True):
             return range(min(self.active_id, last), max(self.least_id, first) - 1, -1)
         return range(max(self.active_id, first), min(self.greatest_id, last) + 1)
 
-    def _take(self, offers: tuple[int, ...], offered: BaseUnits, price: int, a_to_b: bool) -> tuple[int, int]:
-        """Return what is left of `offered` after buying from the offers one after the other, and what was bought.
+    def _take(self, offer: BaseUnits, rest: BaseUnits, price: int, a_to_b: bool) -> tuple[BaseUnits, BaseUnits]:
+        """Return what is left of `rest` after buying from an offer, and what was bought.
 
-        What an offer costs in full is rounded up, and what a part of it pays is rounded down.
+        What the offer costs in full is rounded up, and what a part of it pays is rounded down.
         """
-        rest, got = offered, 0
-        for offer in offers:
-            if offer == 0:
-                continue
-            if rest == 0:
-                break
-            cost = up(offer << 64, price) if a_to_b else up(offer * price, ONE)
-            if cost > U64_MAX:
-                raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
-            if rest < cost:
-                return 0, got + (rest * price >> 64 if a_to_b else (rest << 64) // price)
-            rest -= cost
-            got += offer
-        return rest, got
+        cost = -(-(offer << 64) // price) if a_to_b else -(-offer * price >> 64)
+        if cost > U64_MAX:
+            raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
+        if rest < cost:
+            return 0, rest * price >> 64 if a_to_b else (rest << 64) // price
+        return rest - cost, offer
 
     def _references(self, now_s: int) -> tuple[int, int]:
         """Return the volatility to start with and the bin that it is measured from."""
@@ -311,12 +319,12 @@ class DlmmPool(msgspec.Struct, frozen=True):
             return self.volatility * self.reduction_bps // BPS, self.active_id
         return 0, self.active_id
 
-    def _fee_rate(self, bin_id: int, references: tuple[int, int]) -> int:
+    def _fee_rate(self, volatility: int) -> int:
         """Return what the fee of a bin is, in billionths."""
-        reference, index_reference = references
-        volatility = min(reference + abs(index_reference - bin_id) * VOLATILITY_PER_BIN, self.volatility_max)
-        variable_fee = up(self.variable_fee_control * (volatility * self.bin_step) ** 2, VARIABLE_FEE_SCALE)
-        return min(self.base_fee + variable_fee, RATE_MAX)
+        if not self.variable_fee_control:
+            return min(self.base_fee, RATE_MAX)
+        moved = min(volatility, self.volatility_max) * self.bin_step
+        return min(self.base_fee - -self.variable_fee_control * moved * moved // VARIABLE_FEE_SCALE, RATE_MAX)
 
     def _price_of(self, bin_id: int) -> int:
         try:
@@ -325,13 +333,13 @@ class DlmmPool(msgspec.Struct, frozen=True):
             raise InvalidPool(f"the price of bin {bin_id} of {self._name} cannot be expressed") from error
 
     def _spot_price(self) -> int:
-        """Return the price of the active bin, in Q64."""
+        """Return the price of the active bin, in Q64. Its array, if it has one, is where every walk begins."""
         index, position = divmod(self.active_id, BINS)
-        for array in (*self.down[:1], *self.up[:1]):
-            if array.index == index and array.data is not None:
-                _, _, low, high = _BIN.unpack_from(array.data, BINS_AT + BIN_BYTES * position)
-                price: int = high << 64 | low
-                return price or self._price_of(self.active_id)
+        array = self.held.get(_array_address(self.address, index))
+        if array is not None and self.arrays >> index - ARRAY_INDEX_MIN & 1:
+            _, _, low, high = _BIN.unpack_from(array.data, BINS_AT + BIN_BYTES * position)
+            if low or high:
+                return high << 64 | low  # type: ignore[no-any-return]  # struct knows no types
         return self._price_of(self.active_id)
 
     @property
@@ -351,16 +359,20 @@ class _Fill(NamedTuple):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: mints, bitmap extension, the bin arrays to both sides."""
-    data = _pair(accounts, address)
+    data = PAIR_LAYOUT.read(accounts, address)
     mint_a, mint_b = _MINTS.unpack_from(data)
-    arrays_down, arrays_up = _array_indices(address, data, accounts)
-    arrays = (_array_address(address, index) for index in dict.fromkeys((*arrays_down, *arrays_up)))
+    active_id = _active_id(address, data)
+    bitmap = _bitmap(address, data, accounts)
+    near = [
+        index for is_down in (True, False) for index in islice(_arrays_from(bitmap, active_id, is_down), ARRAYS_MAX)
+    ]
+    arrays = (_array_address(address, index) for index in dict.fromkeys(near))
     return (address, mint_a, mint_b, _extension_address(address), *arrays)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> DlmmPool:
     """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
-    data = _pair(accounts, address)
+    data = PAIR_LAYOUT.read(accounts, address)
     (
         base_factor, filter_period_s, decay_period_s, reduction_bps, variable_fee_control, volatility_max,
         least_id, greatest_id, protocol_share_bps, base_fee_power, function_type, collect_fee_mode,
@@ -392,7 +404,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         and updated_at_s >= 0
     ):
         raise InvalidPool(f"{name} has parameters out of the program's range: take another pool")
-    arrays_down, arrays_up = _array_indices(address, data, accounts)
+    _active_id(address, data)
     extension = _extension_address(address)
     fee_a = transfer_fee(accounts, mint_a, TOKEN_PROGRAMS[program_a])
     fee_b = transfer_fee(accounts, mint_b, TOKEN_PROGRAMS[program_b])
@@ -415,35 +427,23 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         status == ENABLED,
         activation_point if has_activation else 0,
         activation_type == BY_SLOT,
-        tuple(_read_array(address, index, accounts) for index in arrays_down),
-        tuple(_read_array(address, index, accounts) for index in arrays_up),
         fee_a, fee_b,
+        _bitmap(address, data, accounts),
+        dict(accounts),
     )  # fmt: skip
 
 
-def _pair(accounts: Mapping[Address, Account], address: Address) -> bytes:
-    return check_layout(need(accounts, address, "the pool"), address, "a DLMM pair", METEORA_DLMM, PAIR_BYTES, LB_PAIR)
-
-
-def _array_indices(address: Address, pair: bytes, accounts: Mapping[Address, Account]) -> tuple[list[int], list[int]]:
-    """Return the arrays that hold anything, downwards and upwards from the active bin, at most ARRAYS_MAX each."""
+def _active_id(address: Address, pair: bytes) -> int:
     least_id, greatest_id, active_id = _BOUNDS.unpack_from(pair)
     if not max(least_id, -BIN_ID_MAX) <= active_id <= min(greatest_id, BIN_ID_MAX):
         raise InvalidPool(f"the active bin of the pool {format_address(address)} is out of its bounds")
-    bitmap = _bitmap(address, pair, accounts)
-    start = active_id // BINS - ARRAY_INDEX_MIN
-    below, above = bitmap & (2 << start) - 1, bitmap >> start
-    down: list[int] = []
-    while below and len(down) < ARRAYS_MAX:
-        highest = below.bit_length() - 1
-        below ^= 1 << highest
-        down.append(highest + ARRAY_INDEX_MIN)
-    going_up: list[int] = []
-    while above and len(going_up) < ARRAYS_MAX:
-        lowest = (above & -above).bit_length() - 1
-        above &= above - 1
-        going_up.append(lowest + start + ARRAY_INDEX_MIN)
-    return down, going_up
+    return active_id  # type: ignore[no-any-return]  # struct knows no types
+
+
+def _arrays_from(bitmap: int, bin_id: int, downwards: bool) -> Iterator[int]:
+    """Return the arrays that hold anything, nearest first, beginning with that of the bin itself."""
+    nearest = set_bits(bitmap, bin_id // BINS - ARRAY_INDEX_MIN, downwards)
+    return (bit + ARRAY_INDEX_MIN for bit in nearest)
 
 
 def _bitmap(address: Address, pair: bytes, accounts: Mapping[Address, Account]) -> int:
@@ -455,26 +455,12 @@ def _bitmap(address: Address, pair: bytes, accounts: Mapping[Address, Account]) 
     where = _extension_address(address)
     if where not in accounts:
         return inner
-    data = check_layout(
-        accounts[where], where, "a DLMM bitmap extension", METEORA_DLMM, EXTENSION_BYTES, BITMAP_EXTENSION
-    )
-    of_pair, positive, negative = _EXTENSION.unpack_from(data)
+    of_pair, positive, negative = _EXTENSION.unpack_from(EXTENSION_LAYOUT.read(accounts, where))
     if of_pair != address:
         raise InvalidPool(f"the bitmap extension {format_address(where)} belongs to another pool")
     outer = int.from_bytes(positive, "little") << EXTENSION_BITS + INNER_BITS
     turned = int.from_bytes(negative.translate(BITS_REVERSED), "big")
     return turned | inner | outer
-
-
-def _read_array(address: Address, index: int, accounts: Mapping[Address, Account]) -> BinArray:
-    where = _array_address(address, index)
-    account = accounts.get(where)
-    if account is None:
-        return BinArray(where, index, None)
-    data = check_layout(account, where, "a DLMM bin array", METEORA_DLMM, ARRAY_BYTES, BIN_ARRAY)
-    if _ARRAY.unpack_from(data) != (index, address):
-        raise InvalidPool(f"the bin array {format_address(where)} belongs elsewhere than at {index}")
-    return BinArray(where, index, data)
 
 
 def _array_address(pair: Address, index: int) -> Address:
@@ -485,6 +471,4 @@ def _extension_address(pair: Address) -> Address:
     return derive(METEORA_DLMM, b"bitmap", pair)
 
 
-DLMM: Final = PoolType(
-    "dlmm", "meteora", METEORA_DLMM, PAIR_BYTES, LB_PAIR, mints_at=(88, 120), wanted=wanted, decode=decode
-)
+DLMM: Final = PoolType("dlmm", "meteora", PAIR_LAYOUT, mints_at=(88, 120), wanted=wanted, decode=decode)

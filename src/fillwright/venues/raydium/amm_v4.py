@@ -19,13 +19,13 @@ from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, OrderBo
 from fillwright.core.programs import RAYDIUM_AMM_V4, SPL_TOKEN
 from fillwright.core.units import BaseUnits
 from fillwright.venues.addresses import derive
-from fillwright.venues.mints import balance, need
+from fillwright.venues.mints import balance
 from fillwright.venues.pool import (
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     check_room,
     impact_bps,
@@ -39,6 +39,7 @@ COMPUTE_UNITS: Final = 23_000
 
 # AmmInfo, 752 bytes: status, nonce; swap fee; what is owed of the vaults; open time; vaults and mints.
 POOL_BYTES: Final = 752
+POOL_LAYOUT: Final = Layout("AMM v4 pool", RAYDIUM_AMM_V4, POOL_BYTES, b"")
 _POOL: Final = Struct("<QQ160xQQQQ16xQ104x32s32s32s32s")
 
 # Who owns the vaults of every pool: the program's address with this bump, which each pool keeps as its nonce.
@@ -121,18 +122,16 @@ class AmmV4Pool(msgspec.Struct, frozen=True):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: vaults; and the mints, which say how many decimals they have."""
-    *_, vault_a, vault_b, mint_a, mint_b = _POOL.unpack_from(need(accounts, address, "the pool").data)
+    *_, vault_a, vault_b, mint_a, mint_b = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))
     return (address, vault_a, vault_b, mint_a, mint_b)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> AmmV4Pool:
     """Return the pool. Raise UnknownLayout, InvalidPool, OrderBookPool, NotTradable or MissingAccount."""
-    account = need(accounts, address, "the pool")
-    data = check_layout(account, address, "an AMM v4 pool", RAYDIUM_AMM_V4, POOL_BYTES, b"")
     (
         status, nonce, fee_numerator, fee_denominator, owed_a, owed_b, open_time_s,
         vault_a, vault_b, mint_a, mint_b,
-    ) = _POOL.unpack_from(data)  # fmt: skip
+    ) = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))  # fmt: skip
     if status in WITH_ORDER_BOOK:
         raise OrderBookPool(
             f"part of what the pool {format_address(address)} holds lies in an order book, which is not modelled:"
@@ -156,6 +155,4 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     )  # fmt: skip
 
 
-AMM_V4: Final = PoolType(
-    "amm_v4", "raydium", RAYDIUM_AMM_V4, POOL_BYTES, b"", mints_at=(400, 432), wanted=wanted, decode=decode
-)
+AMM_V4: Final = PoolType("amm_v4", "raydium", POOL_LAYOUT, mints_at=(400, 432), wanted=wanted, decode=decode)

@@ -43,11 +43,11 @@ from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, need, read_mint
 from fillwright.venues.pool import (
     Q64,
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     impact_bps,
     up,
@@ -74,6 +74,7 @@ TICK_ARRAYS_WANTED: Final = 10  # in each direction: as many as fit beside the w
 # PoolState, 1544 bytes. Numbers of 128 bits are read as two halves, the low one first.
 POOL_BYTES: Final = 1544
 POOL_STATE: Final = bytes.fromhex("f7ede3f5d7c3de46")
+POOL_LAYOUT: Final = Layout("CLMM pool", RAYDIUM_CLMM, POOL_BYTES, POOL_STATE)
 _KEYS: Final = Struct("<9x32s32x32s32s32s32s32s")  # config, mints, vaults, observation
 _POSITION: Final = Struct("<235xHQQQQi")  # tick spacing, liquidity, square root of the price, tick
 _POOL: Final = Struct("<277xQQQQQQ64xBB673xQQQ")  # fee growth, protocol fees, status, fee on, fund fees, open time
@@ -84,16 +85,19 @@ _NO_DYNAMIC_FEE: Final = bytes(80)
 # AmmConfig, 117 bytes: protocol fee rate, trade fee rate, tick spacing, fund fee rate.
 CONFIG_BYTES: Final = 117
 AMM_CONFIG: Final = bytes.fromhex("daf42168cbcb2b6f")
+CONFIG_LAYOUT: Final = Layout("CLMM config", RAYDIUM_CLMM, CONFIG_BYTES, AMM_CONFIG)
 _CONFIG: Final = Struct("<43xIIHI")
 
 # TickArrayBitmapExtension, 1832 bytes: pool, rows above the pool's own bitmap, rows below.
 EXTENSION_BYTES: Final = 1832
 EXTENSION: Final = bytes.fromhex("3c9624db61808b99")
+EXTENSION_LAYOUT: Final = Layout("bitmap extension", RAYDIUM_CLMM, EXTENSION_BYTES, EXTENSION)
 _EXTENSION: Final = Struct(f"<8x32s{SIDE_BYTES}s{SIDE_BYTES}s")
 
 # TickArrayState, 10240 bytes: pool, first tick, and 60 of TickState, 168 bytes.
 TICK_ARRAY_BYTES: Final = 10240
 TICK_ARRAY: Final = bytes.fromhex("c09b55cd31f9812a")
+TICK_ARRAY_LAYOUT: Final = Layout("tick array", RAYDIUM_CLMM, TICK_ARRAY_BYTES, TICK_ARRAY)
 TICKS: Final = 60
 TICKS_AT: Final = 44
 TICK_BYTES: Final = 168
@@ -277,13 +281,12 @@ class ClmmPool(msgspec.Struct, frozen=True):
         if not _exists(start, span):
             raise InvalidPool(f"the bitmap of the pool {format_address(self.address)} names ticks that do not exist")
         address = _array_at(self.address, start)
-        account = self.held.get(address)
-        if account is None:
+        if address not in self.held:
             raise MissingTickArray(
                 f"the tick array {format_address(address)} of the pool {format_address(self.address)}, from tick"
                 f" {start} on, is missing: read the pool anew with it, or swap less"
             )
-        data = check_layout(account, address, "a tick array", RAYDIUM_CLMM, TICK_ARRAY_BYTES, TICK_ARRAY)
+        data = TICK_ARRAY_LAYOUT.read(self.held, address)
         if _TICK_ARRAY.unpack_from(data) != (self.address, start):
             raise InvalidPool(
                 f"the tick array {format_address(address)} says that it belongs elsewhere than to the pool"
@@ -336,7 +339,7 @@ def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Addre
     Those are up to TICK_ARRAYS_WANTED in each direction, by the pool's own bitmap until the extension is at hand. Where
     the pool cannot be right, none: `decode` says why. Raise MissingAccount or UnknownLayout.
     """
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     config, mint_a, mint_b, *_ = _KEYS.unpack_from(data)
     tick_spacing, *_, tick = _POSITION.unpack_from(data)
     try:
@@ -357,7 +360,7 @@ def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Addre
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> ClmmPool:
     """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
-    data = _pool_data(address, accounts)
+    data = POOL_LAYOUT.read(accounts, address)
     config, mint_a, mint_b, vault_a, vault_b, observation = _KEYS.unpack_from(data)
     tick_spacing, liquidity_low, liquidity_high, price_low, price_high, tick = _POSITION.unpack_from(data)
     (
@@ -374,8 +377,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         SQRT_PRICE_MIN < sqrt_price < SQRT_PRICE_MAX and sqrt_price_at(tick) <= sqrt_price <= sqrt_price_at(tick + 1)
     ):
         raise InvalidPool(f"the pool {format_address(address)} has a price that is not at its tick")
-    config_account = need(accounts, config, "the pool's config")
-    settings = check_layout(config_account, config, "a CLMM config", RAYDIUM_CLMM, CONFIG_BYTES, AMM_CONFIG)
+    settings = CONFIG_LAYOUT.read(accounts, config)
     protocol_fee, trade_fee, config_spacing, fund_fee = _CONFIG.unpack_from(settings)
     if config_spacing != tick_spacing:
         raise InvalidPool(f"the pool {format_address(address)} has another tick spacing than its config")
@@ -400,11 +402,6 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     )  # fmt: skip
 
 
-def _pool_data(address: Address, accounts: Mapping[Address, Account]) -> bytes:
-    account = need(accounts, address, "the pool")
-    return check_layout(account, address, "a CLMM pool", RAYDIUM_CLMM, POOL_BYTES, POOL_STATE)
-
-
 def _check_tick(address: Address, tick_spacing: int, tick: int) -> None:
     if tick_spacing == 0 or not -TICK_MAX <= tick < TICK_MAX:
         raise InvalidPool(f"the pool {format_address(address)} is at a tick that does not exist")
@@ -413,11 +410,9 @@ def _check_tick(address: Address, tick_spacing: int, tick: int) -> None:
 def _arrays(address: Address, data: bytes, accounts: Mapping[Address, Account]) -> int:
     """Return the bits of the pool's tick arrays, with those of the bitmap extension if that is at hand."""
     extension = _extension_at(address)
-    account = accounts.get(extension)
-    if account is None:
+    if extension not in accounts:
         return bits_of(data[_BITMAP])
-    more = check_layout(account, extension, "a bitmap extension", RAYDIUM_CLMM, EXTENSION_BYTES, EXTENSION)
-    pool, positive, negative = _EXTENSION.unpack_from(more)
+    pool, positive, negative = _EXTENSION.unpack_from(EXTENSION_LAYOUT.read(accounts, extension))
     if pool != address:
         raise InvalidPool(f"the bitmap extension {format_address(extension)} belongs to another pool than it should")
     return bits_of(data[_BITMAP], positive, negative)
@@ -455,6 +450,4 @@ def _array_at(pool: Address, start: int) -> Address:
     return derive(RAYDIUM_CLMM, b"tick_array", pool, start.to_bytes(4, "big", signed=True))
 
 
-CLMM: Final = PoolType(
-    "clmm", "raydium", RAYDIUM_CLMM, POOL_BYTES, POOL_STATE, mints_at=(73, 105), wanted=wanted, decode=decode
-)
+CLMM: Final = PoolType("clmm", "raydium", POOL_LAYOUT, mints_at=(73, 105), wanted=wanted, decode=decode)

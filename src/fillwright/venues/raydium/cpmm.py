@@ -17,13 +17,13 @@ from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, Unsuppo
 from fillwright.core.programs import RAYDIUM_CPMM
 from fillwright.core.units import BaseUnits
 from fillwright.venues.addresses import derive
-from fillwright.venues.mints import TransferFee, balance, need, transfer_fee
+from fillwright.venues.mints import TransferFee, balance, transfer_fee
 from fillwright.venues.pool import (
+    Layout,
     Policy,
     PoolQuote,
     PoolType,
     check_amount,
-    check_layout,
     check_received,
     check_room,
     impact_bps,
@@ -37,12 +37,14 @@ COMPUTE_UNITS: Final = 34_000
 # PoolState, 637 bytes: config, vaults, mints, token programs; status, what the vaults owe, open time, creator fee.
 POOL_BYTES: Final = 637
 POOL_STATE: Final = bytes.fromhex("f7ede3f5d7c3de46")
-_KEYS: Final = Struct("<8x32s32x32s32s32x32s32s32s32s32s")
-_POOL: Final = Struct("<329xB11xQQQQQ8xBB6xQQ")
+POOL_LAYOUT: Final = Layout("CPMM pool", RAYDIUM_CPMM, POOL_BYTES, POOL_STATE)
+_POOL: Final = Struct("<8x32s32x32s32s32x32s32s32s32s32sxB11xQQQQQ8xBB6xQQ")
+_KEYS: Final = Struct("<8x32s32x32s32s32x32s32s")
 
 # AmmConfig, 236 bytes: trade fee rate, creator fee rate.
 CONFIG_BYTES: Final = 236
 AMM_CONFIG: Final = bytes.fromhex("daf42168cbcb2b6f")
+CONFIG_LAYOUT: Final = Layout("CPMM config", RAYDIUM_CPMM, CONFIG_BYTES, AMM_CONFIG)
 _CONFIG: Final = Struct("<12xQ88xQ")
 _CONFIG_TAIL: Final = slice(116, 236)
 
@@ -135,22 +137,17 @@ class CpmmPool(msgspec.Struct, frozen=True):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: config, vaults, mints."""
-    data = need(accounts, address, "the pool").data
-    config, vault_a, vault_b, mint_a, mint_b, *_ = _KEYS.unpack_from(data)
-    return (address, config, vault_a, vault_b, mint_a, mint_b)
+    return (address, *_KEYS.unpack_from(POOL_LAYOUT.read(accounts, address)))
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> CpmmPool:  # noqa: ARG001  # as every pool type
     """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
-    account = need(accounts, address, "the pool")
-    data = check_layout(account, address, "a CPMM pool", RAYDIUM_CPMM, POOL_BYTES, POOL_STATE)
-    config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation = _KEYS.unpack_from(data)
     (
+        config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         status, protocol_fees_a, protocol_fees_b, fund_fees_a, fund_fees_b, open_time_s,
         creator_fee_on, enable_creator_fee, creator_fees_a, creator_fees_b,
-    ) = _POOL.unpack_from(data)  # fmt: skip
-    config_account = need(accounts, config, "the pool's config")
-    settings = check_layout(config_account, config, "a CPMM config", RAYDIUM_CPMM, CONFIG_BYTES, AMM_CONFIG)
+    ) = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))  # fmt: skip
+    settings = CONFIG_LAYOUT.read(accounts, config)
     trade_fee, creator_fee = _CONFIG.unpack_from(settings)
     if enable_creator_fee > 1 or creator_fee_on > 2:
         raise UnsupportedMode(f"the pool {format_address(address)} takes a creator fee in a way that is not known")
@@ -171,6 +168,4 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     )  # fmt: skip
 
 
-CPMM: Final = PoolType(
-    "cpmm", "raydium", RAYDIUM_CPMM, POOL_BYTES, POOL_STATE, mints_at=(168, 200), wanted=wanted, decode=decode
-)
+CPMM: Final = PoolType("cpmm", "raydium", POOL_LAYOUT, mints_at=(168, 200), wanted=wanted, decode=decode)

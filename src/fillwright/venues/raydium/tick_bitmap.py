@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final
 
+from fillwright.venues.bitmap import set_bits
+
 ROWS: Final = 14
 SIDE_BYTES: Final = ROWS * 64
 DEFAULT_BYTES: Final = 128
@@ -30,18 +32,5 @@ def bits_of(default: bytes, positive: bytes = _NO_ROWS, negative: bytes = _NO_RO
 
 
 def arrays_from(bits: int, number: int, downwards: bool) -> Iterator[int]:
-    """Yield the numbers of the arrays that hold an initialised tick, nearest first, beginning with `number` itself."""
-    at = number - _FIRST
-    if downwards:
-        bits &= (2 << at) - 1
-        while bits:
-            at = bits.bit_length() - 1
-            yield at + _FIRST
-            bits ^= 1 << at
-    else:
-        bits >>= at
-        while bits:
-            ahead = (bits & -bits).bit_length()  # 1 for the array at hand
-            yield at + _FIRST + ahead - 1
-            bits >>= ahead
-            at += ahead
+    """Return the numbers of the arrays that hold an initialised tick, nearest first, beginning with `number` itself."""
+    return (bit + _FIRST for bit in set_bits(bits, number - _FIRST, downwards))
