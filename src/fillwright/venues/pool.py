@@ -95,13 +95,13 @@ class Layout:
     def read(self, accounts: Mapping[Address, Account], address: Address) -> bytes:
         """Return the data of an account that is of this kind. Raise MissingAccount or UnknownLayout."""
         account = accounts.get(address)
-        if account is None:
-            raise MissingAccount(
-                f"the {self.what} {format_address(address)} is missing: read the pool anew, with all its accounts"
-            )
-        if not self.fits(account):
+        if account is not None and self.fits(account):
+            return account.data
+        if account is not None:
             raise self._unknown(account, address)
-        return account.data
+        raise MissingAccount(
+            f"the {self.what} {format_address(address)} is missing: read the pool anew, with all its accounts"
+        )
 
     def _unknown(self, account: Account, address: Address) -> UnknownLayout:
         data = account.data
@@ -168,4 +168,4 @@ def impact_bps(in_net: BaseUnits, out_gross: BaseUnits, price_in: int, price_out
     """
     fair = in_net * price_out
     missing = fair - out_gross * price_in
-    return up(BPS * missing, fair) if missing > 0 else 0
+    return -(-BPS * missing // fair) if missing > 0 else 0

@@ -233,6 +233,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
     def _fill(self, arriving: BaseUnits, a_to_b: bool, is_fee_on_input: bool, now_s: int) -> _Fill:
         left, in_net, gross, fee, bins = arriving, 0, 0, 0, 0
         path: list[Address] = []
+        has_limit_orders = self.has_limit_orders
         reference, index_reference = self._references(now_s)
         for index in self.arrays_walked(a_to_b):
             data = self._array(index, path)
@@ -241,11 +242,11 @@ class DlmmPool(msgspec.Struct, frozen=True):
                 amount_a, amount_b, price_low, price_high = _BIN.unpack_from(data, bin_at)
                 own, held_in = (amount_b, amount_a) if a_to_b else (amount_a, amount_b)
                 orders: tuple[int, ...] = ()
-                if self.has_limit_orders:
+                if has_limit_orders:
                     opened, in_process, is_ask = _ORDERS.unpack_from(data, bin_at)
-                    if a_to_b != bool(is_ask):
+                    if (opened or in_process) and a_to_b != bool(is_ask):
                         orders = (in_process, opened)
-                if not own and not any(orders):
+                if not own and not orders:
                     continue
                 bins += 1
                 if bins > BINS_MAX:
@@ -254,11 +255,10 @@ class DlmmPool(msgspec.Struct, frozen=True):
                 price = price_high << 64 | price_low or self._price_of(bin_id)
 
                 offered = left - -(-left * rate // RATE) if is_fee_on_input else left
-                rest, got = offered, 0
-                for offer in (own, *orders):
-                    if offer and rest:
-                        rest, bought = self._take(offer, rest, price, a_to_b)
-                        got += bought
+                rest, got = self._take(own, offered, price, a_to_b)
+                for order in orders:
+                    rest, more = self._take(order, rest, price, a_to_b)
+                    got += more
                 used = offered - rest
                 if held_in + used > U64_MAX:
                     raise AmountOverflow(f"a bin of {self._name} cannot hold so much: swap less")
@@ -303,6 +303,8 @@ class DlmmPool(msgspec.Struct, frozen=True):
 
         What the offer costs in full is rounded up, and what a part of it pays is rounded down.
         """
+        if not offer or not rest:
+            return rest, 0
         cost = -(-(offer << 64) // price) if a_to_b else -(-offer * price >> 64)
         if cost > U64_MAX:
             raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
@@ -321,8 +323,6 @@ class DlmmPool(msgspec.Struct, frozen=True):
 
     def _fee_rate(self, volatility: int) -> int:
         """Return what the fee of a bin is, in billionths."""
-        if not self.variable_fee_control:
-            return min(self.base_fee, RATE_MAX)
         moved = min(volatility, self.volatility_max) * self.bin_step
         return min(self.base_fee - -self.variable_fee_control * moved * moved // VARIABLE_FEE_SCALE, RATE_MAX)
 
