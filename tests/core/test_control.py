@@ -28,9 +28,12 @@ from fillwright.core.control import (
     WebhookAdded,
     WebhookRemoved,
     apply,
+    asked_scopes,
     digest_of,
     entry,
     find_key,
+    key_made_by,
+    key_revoked,
     limits_set,
     mode_set,
     new_key,
@@ -41,7 +44,19 @@ from fillwright.core.control import (
     webhook_added,
     webhook_removed,
 )
-from fillwright.core.errors import AuditBroken, InvalidRequest, InvalidWebhook, TooManyWebhooks, WebhookNotFound
+from fillwright.core.errors import (
+    AuditBroken,
+    Denied,
+    Forbidden,
+    InvalidName,
+    InvalidRequest,
+    InvalidScope,
+    InvalidWebhook,
+    KeyNotFound,
+    TooManyWebhooks,
+    Unauthorized,
+    WebhookNotFound,
+)
 from fillwright.core.lifecycle import Accepted
 from fillwright.core.limits import LOCAL, Limits, TokenLimit
 from fillwright.core.units import base58
@@ -51,6 +66,7 @@ RANDOM = bytes(range(1, 41))
 KEY_ID, SECRET = base58(RANDOM[:KEY_ID_BYTES]), base58(RANDOM[KEY_ID_BYTES:])
 TEXT = f"fw_{KEY_ID}_{SECRET}"
 KEY = KeyCreated(KEY_ID, "acme", "the bot", (Scope.READ, Scope.TRADE), sha256(SECRET.encode()).hexdigest())
+OTHER, _ = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
 ACTIONS: list[Action] = [
     KEY,
     ModeSet(Mode.REDUCE, "prices look wrong"),
@@ -147,6 +163,62 @@ def test_once_a_key_was_made_nobody_comes_in_without_one() -> None:
     assert not after(ModeSet(Mode.HALTED, "")).demands_keys
     assert after(KEY).demands_keys
     assert after(KEY, KeyRevoked(KEY_ID)).demands_keys
+
+
+def test_a_key_gets_the_scopes_that_were_asked_for() -> None:
+    assert asked_scopes("acme", "the bot", ["trade", "read"]) == {Scope.READ, Scope.TRADE}
+    assert asked_scopes("acme", LOCAL, ["read"]) == asked_scopes("", "acme", ["read"]) == {Scope.READ}
+
+
+@pytest.mark.parametrize(
+    ("account", "name", "scopes", "error", "field", "message"),
+    [
+        ("acme", "", ["read"], InvalidName, "name", "a key needs a name"),
+        ("", LOCAL, ["read"], InvalidName, "account", "a key named 'local' needs an account of its own"),
+        ("", "x", [], InvalidScope, "scopes", "a key needs a scope at least: any of read, trade, admin"),
+        (
+            "",
+            "x",
+            ["read", "y" * 65],
+            InvalidScope,
+            "scopes",
+            f"there is no scope '{'y' * 64}'; there are read, trade, admin",
+        ),
+    ],
+)
+def test_a_key_that_cannot_be_like_that_is_refused(
+    account: str, name: str, scopes: list[str], error: type[Denied], field: str, message: str
+) -> None:
+    with pytest.raises(error) as refused:
+        asked_scopes(account, name, scopes)
+    assert (refused.value.field, str(refused.value)) == (field, message)
+
+
+def test_a_key_makes_another_with_no_scope_but_its_own() -> None:
+    less = replace(OTHER, scopes=(Scope.READ,))
+    assert key_made_by(after(KEY), KEY_ID, less) is less
+    with pytest.raises(Forbidden) as refused:
+        key_made_by(after(KEY), KEY_ID, OTHER)
+    assert (refused.value.field, str(refused.value)) == (
+        "scopes",
+        "this key may not give the scope admin: it lacks it itself",
+    )
+
+
+def test_a_key_that_was_revoked_makes_none_and_the_first_is_made_by_who_can_write_to_the_database() -> None:
+    with pytest.raises(Unauthorized, match=r"^the key was revoked$"):
+        key_made_by(after(KEY, KeyRevoked(KEY_ID)), KEY_ID, replace(OTHER, scopes=(Scope.READ,)))
+    with pytest.raises(Forbidden) as refused:
+        key_made_by(Control(), "", KEY)
+    assert str(refused.value) == (
+        "the first key is made on the command line: fillwright keys create NAME --scopes read,trade,admin"
+    )
+
+
+def test_only_a_key_that_there_is_can_be_revoked() -> None:
+    assert key_revoked(after(KEY), KEY_ID) == KeyRevoked(KEY_ID)
+    with pytest.raises(KeyNotFound, match=r"^there is no key with this id$"):
+        key_revoked(after(KEY), "another")
 
 
 def test_the_newest_mode_is_in_force_with_its_reason() -> None:
@@ -259,7 +331,6 @@ def test_limits_of_nobody_are_refused(of: str) -> None:
 # ---- webhooks
 
 URL = "https://desk.example.com/fills"
-OTHER, _ = new_key("other", "another bot", frozenset(Scope), RANDOM[::-1])
 
 
 def test_a_webhook_is_its_key_s_account_s_until_it_or_the_key_is_taken_away() -> None:

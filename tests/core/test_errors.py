@@ -15,7 +15,9 @@ from fillwright.core.errors import (
     FillwrightError,
     InvalidAmount,
     NoRoute,
+    PreflightFailed,
     TooManyRequests,
+    TransactionFault,
     reason_of,
 )
 
@@ -84,3 +86,25 @@ def test_the_words_of_others_can_be_kept_and_sent_whatever_they_are() -> None:
     error = NoRoute("raydium says \udcff and \u20ac")
     assert reason_of(error) == "raydium says ? and \u20ac"
     assert Failure.of(error) == Failure("no_route", "raydium says ? and \u20ac")
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (TransactionFault("BlockhashNotFound"), "BlockhashNotFound"),
+        (TransactionFault("InstructionError", 0), "InstructionError in instruction 0"),
+        (
+            TransactionFault("InstructionError", 2, "InvalidAccountData"),
+            "InstructionError in instruction 2: InvalidAccountData",
+        ),
+        (
+            TransactionFault("InstructionError", 2, "Custom", custom=0),
+            "InstructionError in instruction 2: custom error 0",
+        ),
+        (TransactionFault("InsufficientFundsForRent", detail="account 3"), "InsufficientFundsForRent: account 3"),
+    ],
+)
+def test_why_a_transaction_fails_is_told_with_as_much_as_is_known(fault: TransactionFault, text: str) -> None:
+    assert str(fault) == text
+    refused = PreflightFailed(f"a node refuses it: {fault}", fault, ("Program log: no",))
+    assert (str(refused), refused.fault, refused.logs) == (f"a node refuses it: {text}", fault, ("Program log: no",))

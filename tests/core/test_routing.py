@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +28,26 @@ def test_a_venue_that_fails_is_kept_with_its_reason() -> None:
     assert route.passed_over[0].code == "venue_unavailable"
     assert route.passed_over[0].reason == "meteora is down"
     assert route.passed_over[0].quote is None
+
+
+def test_a_pool_that_is_passed_over_is_kept_with_its_address_and_with_what_it_offered() -> None:
+    outbid, nothing = replace(a_quote(1, "meteora"), pool="outbid"), replace(a_quote(0, "meteora"), pool="nothing")
+    untaken = NoQuote("meteora", VenueUnavailable("not now"), "untaken", a_quote(10, "meteora"))
+    route = best_route(a_request(), [a_quote(), outbid, nothing, untaken])
+    assert [(each.pool, each.quote) for each in route.passed_over] == [
+        ("outbid", outbid),
+        ("nothing", nothing),
+        ("untaken", untaken.quote),
+    ]
+
+
+def test_what_pays_most_after_costs_wins_and_what_would_have_paid_more_before_them_says_so() -> None:
+    dear = replace(a_quote(150_000_010, "meteora"), cost_amount=20)
+    route = best_route(a_request(), [dear, a_quote()])
+    assert (route.quote.venue, route.passed_over[0].reason) == (
+        "raydium",
+        "pays 0.00001 USDC less after costs than raydium",
+    )
 
 
 def test_a_quote_that_pays_one_base_unit_is_a_quote_and_one_that_pays_nothing_is_kept_as_too_small() -> None:
@@ -56,6 +78,8 @@ def test_what_no_venue_can_ever_fill_is_not_worth_another_attempt() -> None:
         best_route(a_request(), [NoQuote("raydium", PairNotListed("no pool")), a_quote(0, "meteora")])
     assert not refused.value.retryable
     assert "raydium: no pool" in str(refused.value)
+    with pytest.raises(Unroutable, match=r"^no venue has a pool for the pair$"):
+        best_route(a_request(), [])
 
 
 def test_equal_quotes_always_give_the_same_route() -> None:

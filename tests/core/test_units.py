@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fillwright.core.accounts import Address, format_address, parse_address
 from fillwright.core.errors import InvalidAmount, InvalidSlippage, UnknownToken
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.core.units import (
@@ -117,7 +118,8 @@ def test_what_is_not_an_order_id_is_told_apart(text: str) -> None:
 
 @given(st.binary(min_size=32, max_size=32))
 def test_the_base58_form_of_32_bytes_is_a_mint_address(data: bytes) -> None:
-    assert parse_mint(base58(data)) == base58(data)
+    assert parse_mint(base58(data)) == base58(data) == format_address(Address(data))
+    assert parse_address(base58(data)) == data
 
 
 @pytest.mark.parametrize(
