@@ -11,6 +11,7 @@ final, it is watched until it is, and sent again should a fork drop it.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Final, Literal
 import structlog
 from solders.hash import Hash
 
-from fillwright.chain.answers import SIGNATURES_MAX, LandedTransaction, SignatureStatus
+from fillwright.chain.answers import SIGNATURES_MAX, LandedTransaction, RecentBlockhash, SignatureStatus
 from fillwright.chain.building import (
     Plan,
     Tables,
@@ -34,7 +35,7 @@ from fillwright.chain.building import (
 )
 from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
-from fillwright.chain.rpc import Rpc
+from fillwright.chain.rpc import STATUSES_MAX, Rpc
 from fillwright.chain.wallet import Wallet
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
@@ -123,6 +124,15 @@ class _Way:
     slot: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Holdings:
+    """The wallet's token accounts on the way of a route, that of the in token first, and what each of them `held`."""
+
+    accounts: Sequence[TokenAccount]
+    held: Sequence[BaseUnits]
+    slot: int
+
+
 class SolanaChain:
     """Signs for one wallet."""
 
@@ -161,28 +171,34 @@ class SolanaChain:
         legs = route.quote.legs
         if not legs:
             raise Unroutable("the route is of the simulated market: it names no pool that exists")
-        mints = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
-        accounts = await self._accounts(list(dict.fromkeys(mints)))
-        await self._check_funds(order, accounts)
-        await self._rpc.finalized()  # what the blockhash's last height is compared with
+        named = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
+        mints = list(dict.fromkeys(named))
+        holdings, (_, lamports), blockhash = await asyncio.gather(
+            self._holdings(mints), self._rpc.balance(self._wallet.address), self._blockhash()
+        )
+        self._check_funds(order, holdings, lamports)
         min_slot = 0
         for _ in range(ROUNDS_MAX):
             way = await self._way(order, route, min_out_amount, min_slot)
-            plan = self._plan(order, route, accounts, way)
-            blockhash = await self._rpc.latest_blockhash()
-            units, paid, slot = await self._simulate(plan, accounts, blockhash.blockhash, way)
+            plan = self._plan(order, route, holdings.accounts, way)
+            (units, paid, slot), usual_price = await asyncio.gather(
+                self._simulate(plan, holdings, blockhash.blockhash, way), self._usual_price(plan)
+            )
             if paid == way.out_amount:
                 break
             self.counts.requoted += 1
             min_slot = slot
+            holdings = await self._holdings(mints)
         else:
             raise SimulationFailed(
                 f"the pools pay {paid} and were quoted at {way.out_amount} base units: their programs may have been"
                 " upgraded, or they move faster than they can be read"
             )
-        price = await self._priority_fee(plan, units)
         raw = message(
-            instructions(plan, units, price), self._wallet.address, blockhash.blockhash, self._settings.tables
+            instructions(plan, units, self._price(usual_price, units)),
+            self._wallet.address,
+            blockhash.blockhash,
+            self._settings.tables,
         )
         check(raw, self._rules(order, route, min_out_amount), dict(self._settings.tables))
         signature = await self._wallet.sign(raw)
@@ -245,17 +261,25 @@ class SolanaChain:
         """Look after what counted before it was final, until it is. Runs for ever."""
         while True:
             await self._clock.sleep(WATCH_MS)
-            for signature, (transaction, fill) in list(self._watched.items()):
+            watched = list(self._watched)
+            for start in range(0, len(watched), STATUSES_MAX):
+                signatures = watched[start : start + STATUSES_MAX]
                 try:
-                    await self._look_after(signature, transaction, fill)
+                    finalized = await self._rpc.finalized()
+                    known = await self._rpc.signature_statuses(signatures, finalized.slot)
                 except ChainUnavailable as error:
-                    self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
-                except Exception:
-                    self._log.exception("chain.watch_fault", signature=signature)  # and go on: the others need it, too
+                    self._log.warning("chain.watch_unanswered", signatures=len(signatures), reason=str(error))
+                    continue
+                for signature, status in zip(signatures, known.statuses, strict=True):
+                    try:
+                        await self._look_after(signature, status, finalized)
+                    except ChainUnavailable as error:
+                        self._log.warning("chain.watch_unanswered", signature=signature, reason=str(error))
+                    except Exception:  # and go on: the others need it, too
+                        self._log.exception("chain.watch_fault", signature=signature)
 
-    async def _look_after(self, signature: Signature, transaction: SignedTransaction, fill: Fill) -> None:
-        finalized = await self._rpc.finalized()
-        status = await self._status(transaction, finalized)
+    async def _look_after(self, signature: Signature, status: SignatureStatus | None, finalized: Finalized) -> None:
+        transaction, fill = self._watched[signature]
         if status is not None and status.commitment == "finalized":
             if status.fault is not None:
                 self._rolled_back(signature, "it landed again, and failed")
@@ -265,6 +289,7 @@ class SolanaChain:
                     self._rolled_back(signature, "it landed again, and paid another amount")
             del self._watched[signature]
         elif status is None and finalized.block_height > transaction.last_valid_block_height:
+            await self._rpc.check_expired(signature, transaction.last_valid_block_height)
             del self._watched[signature]
             self._rolled_back(signature, "it can no longer land")
         elif status is None:
@@ -288,7 +313,11 @@ class SolanaChain:
 
     # ---- building
 
-    async def _accounts(self, mints: Sequence[Address]) -> list[TokenAccount]:
+    async def _blockhash(self) -> RecentBlockhash:
+        await self._rpc.finalized()  # what the blockhash's last height is compared with
+        return await self._rpc.latest_blockhash()
+
+    async def _holdings(self, mints: Sequence[Address]) -> _Holdings:
         """Return the wallet's account of each mint."""
         unknown = [mint for mint in mints if mint not in self._programs]
         if unknown:
@@ -298,24 +327,24 @@ class SolanaChain:
                     raise Unroutable(f"{format_address(mint)} is no mint of a token program that is known")
                 self._programs[mint] = account.owner
         addresses = [associated_account(self._wallet.address, mint, self._programs[mint]) for mint in mints]
-        _, held = await self._rpc.read(addresses)
-        return [
+        slot, found = await self._rpc.read(addresses)
+        accounts = [
             # Anybody may send lamports to the address: that makes no token account of it.
             TokenAccount(
                 mint, self._programs[mint], address, account is not None and account.owner == self._programs[mint]
             )
-            for mint, address, account in zip(mints, addresses, held, strict=True)
+            for mint, address, account in zip(mints, addresses, found, strict=True)
         ]
+        return _Holdings(accounts, [self._held(account) for account in found], slot)
 
-    async def _check_funds(self, order: Order, accounts: Sequence[TokenAccount]) -> None:
+    def _check_funds(self, order: Order, holdings: _Holdings, lamports: int) -> None:
         """Raise InsufficientFunds if the wallet cannot pay what is sold, fee and tip, and the rent of new accounts."""
-        terms, account, tip = order.terms, accounts[0], self._settings.tip
-        _, lamports = await self._rpc.balance(self._wallet.address)
+        terms, tip = order.terms, self._settings.tip
         needed = self._settings.fee_lamports_max + (tip.lamports if tip else 0)
-        needed += TOKEN_ACCOUNT_RENT_LAMPORTS * sum(not each.exists for each in accounts)
-        if account.mint == SOL_MINT:
+        needed += TOKEN_ACCOUNT_RENT_LAMPORTS * sum(not each.exists for each in holdings.accounts)
+        if holdings.accounts[0].mint == SOL_MINT:
             needed += terms.in_amount
-        elif self._held((await self._rpc.read([account.address]))[1][0]) < terms.in_amount:
+        elif holdings.held[0] < terms.in_amount:
             amount = format_amount(terms.in_amount, terms.token_in.decimals)
             raise InsufficientFunds(
                 f"the wallet {format_address(self._wallet.address)} holds less than {amount} {terms.token_in.symbol}"
@@ -362,30 +391,30 @@ class SolanaChain:
         return Plan(self._wallet.address, memo(order), accounts, wrapped, swaps, self._settings.tip)
 
     async def _simulate(
-        self, plan: Plan, accounts: Sequence[TokenAccount], blockhash: Hash, way: _Way
+        self, plan: Plan, holdings: _Holdings, blockhash: Hash, way: _Way
     ) -> tuple[int, BaseUnits, int]:
         """Return the compute units to ask for, what would be received, and the slot of that.
 
         Raise what the transaction would fail with.
         """
-        out = accounts[-1]
-        before_slot, (held,) = await self._rpc.read([out.address])
         made = instructions(plan, COMPUTE_UNITS_MAX, 0, unwraps=False)
         raw = unsigned(message(made, self._wallet.address, blockhash, self._settings.tables))
-        simulation = await self._rpc.simulate(raw, [out.address], min_slot=max(before_slot, way.slot))
+        out = holdings.accounts[-1].address
+        simulation = await self._rpc.simulate(raw, [out], min_slot=max(holdings.slot, way.slot))
         if simulation.fault is not None:
             raise _named(simulation.fault, [each.program for each in made], SimulationFailed)
         used = simulation.compute_units or COMPUTE_UNITS_MAX
         units = min(COMPUTE_UNITS_MAX, (used + UNWRAP_UNITS) * 11 // 10 + UNITS_SPARE)
-        return units, self._held(simulation.accounts[0]) - self._held(held), simulation.slot
+        return units, self._held(simulation.accounts[0]) - holdings.held[-1], simulation.slot
 
-    async def _priority_fee(self, plan: Plan, units: int) -> int:
-        """Return what to pay for each compute unit: what three in four paid lately, at most what is set for it, and
-        for the fee as a whole.
-        """
+    async def _usual_price(self, plan: Plan) -> int:
+        """Return what three in four paid lately for each compute unit of a transaction that writes to the pools."""
         written = list(dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable))
         paid = sorted(fee.micro_lamports for fee in await self._rpc.prioritization_fees(written[:FEE_ACCOUNTS_MAX]))
-        usual = paid[len(paid) * 3 // 4] if paid else 0
+        return paid[len(paid) * 3 // 4] if paid else 0
+
+    def _price(self, usual: int, units: int) -> int:
+        """Return what to pay for each compute unit, at most what is set for it, and for the fee as a whole."""
         spare_lamports = max(0, self._settings.fee_lamports_max - SIGNATURE_LAMPORTS)
         return min(usual, self._settings.priority_fee_micro_lamports_max, spare_lamports * 1_000_000 // units)
 

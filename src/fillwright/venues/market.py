@@ -33,7 +33,7 @@ from fillwright.core.routing import Answer, Leg, NoQuote, Quote, QuoteRequest
 from fillwright.core.units import BPS, BaseUnits, Bps, Mint
 from fillwright.venues.pool import Policy, Pool, PoolQuote, PoolType, up
 from fillwright.venues.pool_types import identify
-from fillwright.venues.splitting import NEVER, Curve, remembering, split
+from fillwright.venues.splitting import NEVER, Curve, remembering, splits
 
 SOL: Final = Mint(format_address(SOL_MINT))
 USDC: Final = Mint(format_address(USDC_MINT))
@@ -165,16 +165,13 @@ class PoolVenue:
         curves = [remembering(_curve(each, mint_in)) for each in listed]
         best = max((costs.net([offer]) for offer in offers), default=0)
         found: tuple[BaseUnits, list[Offer]] | None = None
-        for most in range(2, SPLIT_MAX + 1):
-            parts = split(request.in_amount, curves, most)
+        for parts in splits(request.in_amount, curves, SPLIT_MAX):
             legs = [_offer(listed[index], mint_in, part) for index, part in sorted(parts.items())]
             taken = [leg for leg in legs if isinstance(leg, Offer)]
             if len(taken) < max(2, len(legs)):
                 break
             if (net := costs.net(taken)) > (found[0] if found else best):
                 found = net, taken
-            if len(taken) < most:
-                break
         if found is not None:
             yield _side_by_side(request, found[1], costs)
 

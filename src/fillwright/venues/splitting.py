@@ -22,7 +22,7 @@ So two pools that are level show it at the one size where a transfer begins to l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Final, TypeAlias
 
@@ -35,23 +35,33 @@ FIRST_PARTS: Final = 32
 NEVER: Final = -1
 
 
-def split(total: BaseUnits, curves: Sequence[Curve], most: int) -> Mapping[int, BaseUnits]:
-    """Return how much to give to which curve, at most `most` of them, so that they pay most together.
+def splits(total: BaseUnits, curves: Sequence[Curve], most: int) -> Iterator[Mapping[int, BaseUnits]]:
+    """Yield how much to give to which curve, at most two, three, ... of them, so that they pay most together.
 
-    Empty if no way was found in which all of it can be swapped. Curves are asked for the same amounts again and again,
-    also from one `most` to the next: give `remembering` ones.
+    It ends where fewer are used than may be, or no way is found in which all of it can be swapped. Curves are asked for
+    the same amounts again and again: give `remembering` ones.
     """
     everything = range(len(curves))
     poured = _poured(total, curves, everything)
     best = max(everything, key=lambda index: (curves[index](total), -index))
-    chosen = sorted(everything, key=lambda index: (index != best, -poured.get(index, 0)))[:most]
-    parts = _poured(total, curves, chosen)
-    if not parts or _together(parts, curves) < curves[best](total):
-        parts = dict.fromkeys(chosen, 0) | {best: total}
-    if _together(parts, curves) < 0:
-        return {}
+    ranked = sorted(everything, key=lambda index: (index != best, -poured.get(index, 0)))
+    for count in range(2, min(most, len(curves)) + 1):
+        chosen = ranked[:count]
+        parts = dict(poured) if count == len(curves) else _poured(total, curves, chosen)
+        if not parts or _together(parts, curves) < curves[best](total):
+            parts = dict.fromkeys(chosen, 0) | {best: total}
+        if _together(parts, curves) < 0:
+            return
+        found = _levelled(parts, curves, total)
+        yield found
+        if len(found) < count:
+            return
+
+
+def _levelled(parts: dict[int, BaseUnits], curves: Sequence[Curve], total: BaseUnits) -> Mapping[int, BaseUnits]:
+    """Return the parts once every two pools are level."""
     hidden = 1 - -_together(parts, curves) // total
-    pairs = [_Pair(each, parts, curves, hidden) for each in combinations(chosen, 2)]
+    pairs = [_Pair(each, parts, curves, hidden) for each in combinations(parts, 2)]
     while any(pair.level() for pair in pairs):
         pass
     return {index: part for index, part in parts.items() if part}
