@@ -36,7 +36,7 @@ from tests.localnet.pools import PLACED, place_token_pool
 from tests.venues import clmm, damm_v1, dlmm
 from tests.venues.model import address
 from tests.virtual import until
-from tests.world import Json, World
+from tests.world import Json, World, a_world
 
 RENT = 2_039_280
 FINAL_MS = 32 * SLOT_MS
@@ -394,6 +394,23 @@ async def test_a_confirmed_swap_that_a_fork_drops_for_good_is_told_loudly(tmp_pa
             assert len((await world.reconcile()).findings) == 1
     told = [log for log in logs if log["event"] == "chain.rolled_back"]
     assert [(log["signature"], log["log_level"]) for log in told] == [(order["txHash"], "critical")]
+
+
+async def test_a_swap_that_a_fork_drops_is_told_of_by_an_engine_that_was_started_after_it_had_counted(
+    tmp_path: Path,
+) -> None:
+    with capture_logs() as logs:
+        async with a_local_chain() as local, ticking(local):
+            chosen = trading_settings(local, all_of_them(local), tmp_path)
+            chosen["database_url"] = f"sqlite:///{tmp_path}/orders.db"
+            async with a_world(clock=local.clock, **chosen) as world:
+                order = await swapped(world, local, amount="1.5")
+            async with a_world(clock=local.clock, **chosen) as world:
+                local.chain.fork(20)
+                local.chain.landing = lambda _: None
+                await local.clock.sleep(200 * SLOT_MS)
+                assert await rollbacks(world) == 1
+    assert [log["signature"] for log in logs if log["event"] == "chain.rolled_back"] == [order["txHash"]]
 
 
 async def rollbacks(world: World) -> float:

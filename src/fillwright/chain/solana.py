@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -256,6 +256,12 @@ class SolanaChain:
             if landed.keys[0] != self._wallet.address:
                 continue  # anybody may name the wallet, and copy a memo: what it did not pay for, it did not sign
             yield LandedSwap(order_id, attempt, signature, self._fill(landed))
+
+    def watch_again(self, orders: Iterable[Order]) -> None:
+        """Look after confirmed orders, which may have counted before they were final, as if this had confirmed them."""
+        for order in orders:
+            if order.live is not None and order.fill is not None:
+                self._watched[order.live.signature] = order.live, order.fill
 
     async def watch(self) -> None:
         """Look after what counted before it was final, until it is. Runs for ever."""
