@@ -60,7 +60,7 @@ EXACT_IN: Final = 0
 POOL_BYTES: Final = 1112
 POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
 POOL_LAYOUT: Final = Layout("DAMM v2 pool", METEORA_DAMM_V2, POOL_BYTES, POOL)
-_POOL: Final = Struct("<8xQB5xHQQ8xB5xHB11xIH14x16s16x16s32x32s32s32s32s64x16s16xQQ16x16s16s16sQBBBBBxBx112xQQ64xQQB")
+_POOL: Final = Struct("<8xQB5xHQQ8xB5xHB11xIH14xQQ16xQQ32x32s32s32s32s64xQQ16xQQ16xQQQQQQQBBBBBxBx112xQQ64xQQB")
 _MINTS: Final = Struct("<168x32s32s")
 _TOKEN_FLAGS: Final = slice(482, 484)
 
@@ -240,10 +240,11 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     data = POOL_LAYOUT.read(accounts, address)
     (
         cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
-        is_dynamic, variable_fee_control, bin_step, bin_step_q64, volatility,
-        mint_a, mint_b, vault_a, vault_b, liquidity_bytes, protocol_fee_a, protocol_fee_b,
-        sqrt_min, sqrt_max, sqrt_now, activation_point, activation_type, status, flag_a, flag_b,
-        collect_fee_mode, fee_version, total_protocol_fee_a, total_protocol_fee_b, reserve_a, reserve_b, layout_version,
+        is_dynamic, variable_fee_control, bin_step, step_low, step_high, volatility_low, volatility_high,
+        mint_a, mint_b, vault_a, vault_b, liquidity_low, liquidity_high, protocol_fee_a, protocol_fee_b,
+        min_low, min_high, max_low, max_high, price_low, price_high, activation_point, activation_type, status,
+        flag_a, flag_b, collect_fee_mode, fee_version, total_protocol_fee_a, total_protocol_fee_b,
+        reserve_a, reserve_b, layout_version,
     ) = _POOL.unpack_from(data)  # fmt: skip
     name = format_address(address)
     if base_fee_mode not in (LINEAR, EXPONENTIAL):
@@ -264,16 +265,15 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         raise InvalidPool(f"the base fee of the pool {name} falls below zero")
     variable_fee = 0
     if is_dynamic:
-        if not any(bin_step_q64):
+        if not (step_low or step_high):
             raise InvalidPool(f"the pool {name} has a variable fee without a step to measure prices by")
-        moved = int.from_bytes(volatility, "little") * bin_step
+        moved = (volatility_high << 64 | volatility_low) * bin_step
         weighted = moved * moved * variable_fee_control + VARIABLE_FEE_SCALE - 1
         if weighted > U128_MAX:
             raise InvalidPool(f"the variable fee of the pool {name} is too large to be computed")
         variable_fee = weighted // VARIABLE_FEE_SCALE
-    liquidity = int.from_bytes(liquidity_bytes, "little")
-    sqrt_price, sqrt_price_min = int.from_bytes(sqrt_now, "little"), int.from_bytes(sqrt_min, "little")
-    sqrt_price_max = int.from_bytes(sqrt_max, "little")
+    liquidity, sqrt_price = liquidity_high << 64 | liquidity_low, price_high << 64 | price_low
+    sqrt_price_min, sqrt_price_max = min_high << 64 | min_low, max_high << 64 | max_low
     if sqrt_price == 0 or not (collect_fee_mode == COMPOUNDING or 0 < sqrt_price_min <= sqrt_price <= sqrt_price_max):
         raise InvalidPool(f"the price of the pool {name} is not within its range")
     if liquidity == 0 or (collect_fee_mode == COMPOUNDING and (reserve_a == 0 or reserve_b == 0)):
