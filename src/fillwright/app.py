@@ -23,6 +23,7 @@ from fillwright.api.webhooks import Webhooks, WebhookSettings
 from fillwright.api.wire import Json, preview_view
 from fillwright.backends import open_bus, open_store
 from fillwright.backends.memory import MemoryBus
+from fillwright.chain.paper import PaperChain
 from fillwright.chain.simulated import ChainSettings, Ledger, SimulatedChain
 from fillwright.clock import SystemClock
 from fillwright.core.control import LOCAL_ACCOUNT
@@ -182,7 +183,10 @@ async def open_chain_of(parts: Parts) -> AsyncIterator[Chain]:
         return
     ledger = open_ledger(settings, parts.clock)
     try:
-        yield open_chain(settings, ledger, parts.clock)
+        if solana is None:
+            yield open_chain(settings, ledger, parts.clock)
+        else:
+            yield PaperChain(ledger, chain_settings(settings), parts.clock, solana.pools)
     finally:
         ledger.close()
 
@@ -367,19 +371,18 @@ def open_ledger(settings: Settings, clock: Clock, *, read_only: bool = False) ->
 
 
 def open_chain(settings: Settings, ledger: Ledger, clock: Clock) -> SimulatedChain:
-    return SimulatedChain(
-        ledger,
-        ChainSettings(
-            seed=settings.sim_seed,
-            speed=settings.sim_speed,
-            execution_ms_min=settings.sim_execution_min_ms,
-            execution_ms_max=settings.sim_execution_max_ms,
-            slippage_exceeded_rate=settings.sim_slippage_exceeded_rate,
-            reverted_rate=settings.sim_reverted_rate,
-            dropped_rate=settings.sim_dropped_rate,
-            late_rate=settings.sim_late_rate,
-            reply_lost_rate=settings.sim_reply_lost_rate,
-            fills_as_quoted=settings.mode == "paper",
-        ),
-        clock,
+    return SimulatedChain(ledger, chain_settings(settings), clock)
+
+
+def chain_settings(settings: Settings) -> ChainSettings:
+    return ChainSettings(
+        seed=settings.sim_seed,
+        speed=settings.sim_speed,
+        execution_ms_min=settings.sim_execution_min_ms,
+        execution_ms_max=settings.sim_execution_max_ms,
+        slippage_exceeded_rate=settings.sim_slippage_exceeded_rate,
+        reverted_rate=settings.sim_reverted_rate,
+        dropped_rate=settings.sim_dropped_rate,
+        late_rate=settings.sim_late_rate,
+        reply_lost_rate=settings.sim_reply_lost_rate,
     )

@@ -22,8 +22,8 @@ from fillwright.localnet.chain import at_once
 from fillwright.localnet.world import SOL, USDC, associated, place_cpmm
 from tests.chain.node import BLOCKHASH, SKIPPED, Node, in_context
 from tests.chain.test_rpc import FINAL, SLOT, an_rpc
-from tests.chain.test_trading import FINAL_MS, Held, ended, held, only, rollbacks, sends, swapped, units
-from tests.chain.trading import SLOT_MS, all_of_them, ticking, trading, trading_settings
+from tests.chain.test_trading import FINAL_MS, Held, ended, held, rollbacks, sends, swapped, units
+from tests.chain.trading import SLOT_MS, all_of_them, only, ticking, trading, trading_settings
 from tests.localnet.local import a_local_chain, transaction_of
 from tests.venues.model import address
 from tests.virtual import until

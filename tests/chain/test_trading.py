@@ -5,7 +5,7 @@ What an order reports is compared with what the wallet holds before and after it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +30,7 @@ from fillwright.localnet.program import Call, Effect, Transfer
 from fillwright.localnet.world import SOL, USDC, associated, place_cpmm, place_tokens
 from fillwright.settings import Settings
 from fillwright.solana import GENESIS
-from tests.chain.trading import SLOT_MS, all_of_them, ticking, trading, trading_settings
+from tests.chain.trading import SLOT_MS, all_of_them, only, ticking, trading, trading_settings
 from tests.localnet.local import Local, a_local_chain
 from tests.localnet.pools import PLACED, place_token_pool
 from tests.venues import clmm, damm_v1, dlmm
@@ -94,13 +94,6 @@ async def ended(world: World, **order: object) -> Json:
 
 def sends(local: Local) -> int:
     return local.faults.calls["sendTransaction"]
-
-
-def only(*names: str) -> Callable[[Local], Sequence[Address]]:
-    def prepare(local: Local) -> Sequence[Address]:
-        return [address for pool_type, address in local.market.pools if pool_type.name in names]
-
-    return prepare
 
 
 async def test_sol_is_sold_for_what_the_wallet_gains(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def trading_settings(local: Local, pools: Sequence[Address], folder: Path) -> di
     }
 
 
+def only(*names: str) -> Callable[[Local], Sequence[Address]]:
+    def prepare(local: Local) -> Sequence[Address]:
+        return [address for pool_type, address in local.market.pools if pool_type.name in names]
+
+    return prepare
+
+
 @contextlib.asynccontextmanager
 async def ticking(local: Local) -> AsyncIterator[None]:
     """Let the chain make a slot every 400 ms."""

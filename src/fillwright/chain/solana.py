@@ -37,6 +37,7 @@ from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
 from fillwright.chain.rpc import STATUSES_MAX, Rpc
 from fillwright.chain.wallet import Wallet
+from fillwright.chain.way import Way, way_of
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
     ChainUnavailable,
@@ -50,7 +51,7 @@ from fillwright.core.errors import (
     Unroutable,
 )
 from fillwright.core.order import Fill, Order, SignedTransaction
-from fillwright.core.ports import Clock, Finalized, LandedSwap, PreparedSwap, Swaps
+from fillwright.core.ports import Clock, Finalized, LandedSwap, Swaps
 from fillwright.core.programs import (
     ASSOCIATED_TOKEN,
     COMPUTE_BUDGET,
@@ -70,11 +71,9 @@ from fillwright.core.programs import (
     TOKEN_ACCOUNT_RENT_LAMPORTS,
 )
 from fillwright.core.routing import Route
-from fillwright.core.units import BPS, BaseUnits, Millis, OrderId, Signature, base58, format_amount
+from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58, format_amount
 
 ROUNDS_MAX: Final = 3
-HOP_SLACK_BPS: Final = 10
-"""What a second swap leaves of what the first one pays: should that be a little less, the second still goes through."""
 UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 WATCH_MS: Final = 2_000
@@ -113,15 +112,6 @@ class SolanaCounts:
 
     rolled_back: int = 0
     requoted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """The swaps of a route, made ready: with their least amounts, and what they pay at the last one."""
-
-    prepared: Sequence[tuple[PreparedSwap, BaseUnits]]
-    out_amount: BaseUnits
-    slot: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +169,7 @@ class SolanaChain:
         self._check_funds(order, holdings, lamports)
         min_slot = 0
         for _ in range(ROUNDS_MAX):
-            way = await self._way(order, route, min_out_amount, min_slot)
+            way = await way_of(self._swaps, order, route, min_out_amount, min_slot)
             plan = self._plan(order, route, holdings.accounts, way)
             (units, paid, slot), usual_price = await asyncio.gather(
                 self._simulate(plan, holdings, blockhash.blockhash, way), self._usual_price(plan)
@@ -361,31 +351,7 @@ class SolanaChain:
                 f" {format_amount(needed, 9)} may be needed for amount, fee, tip and rent"
             )
 
-    async def _way(self, order: Order, route: Route, min_out_amount: BaseUnits, min_slot: int) -> _Way:
-        """Return the route's swaps as the pools stand now. Raise SlippageExceeded if they pay less than the least."""
-        if route.quote.type == "two_hops":
-            first_leg, second_leg = route.quote.legs
-            first = await self._swaps.prepare(first_leg, first_leg.in_amount, min_slot=min_slot)
-            between = first.out_amount * (BPS - HOP_SLACK_BPS) // BPS
-            second = await self._swaps.prepare(second_leg, between, min_slot=min_slot)
-            self._check_least(order, second.out_amount, min_out_amount)
-            prepared = [(first, between), (second, min_out_amount)]
-            return _Way(prepared, second.out_amount, min(first.slot, second.slot))
-        swaps = [await self._swaps.prepare(leg, leg.in_amount, min_slot=min_slot) for leg in route.quote.legs]
-        total = sum(swap.out_amount for swap in swaps)
-        self._check_least(order, total, min_out_amount)
-        # What may be lost on the way is shared as the amounts are, rounded down: the leasts add up to no less.
-        spare = total - min_out_amount
-        prepared = [(swap, swap.out_amount - spare * swap.out_amount // total) for swap in swaps]
-        return _Way(prepared, total, min(swap.slot for swap in swaps))
-
-    def _check_least(self, order: Order, paid: BaseUnits, least: BaseUnits) -> None:
-        if paid < least:
-            token = order.terms.token_out
-            told, limit = (format_amount(amount, token.decimals) for amount in (paid, least))
-            raise SlippageExceeded(f"the pools pay {told} {token.symbol} now, below the order's limit of {limit}")
-
-    def _plan(self, order: Order, route: Route, accounts: Sequence[TokenAccount], way: _Way) -> Plan:
+    def _plan(self, order: Order, route: Route, accounts: Sequence[TokenAccount], way: Way) -> Plan:
         by_mint = {each.mint: each.address for each in accounts}
         swaps = []
         for leg, (prepared, least) in zip(route.quote.legs, way.prepared, strict=True):
@@ -396,9 +362,7 @@ class SolanaChain:
         wrapped = order.terms.in_amount if accounts[0].mint == SOL_MINT else 0
         return Plan(self._wallet.address, memo(order), accounts, wrapped, swaps, self._settings.tip)
 
-    async def _simulate(
-        self, plan: Plan, holdings: _Holdings, blockhash: Hash, way: _Way
-    ) -> tuple[int, BaseUnits, int]:
+    async def _simulate(self, plan: Plan, holdings: _Holdings, blockhash: Hash, way: Way) -> tuple[int, BaseUnits, int]:
         """Return the compute units to ask for, what would be received, and the slot of that.
 
         Raise what the transaction would fail with.
