@@ -24,6 +24,7 @@ LEFT: Final[Json] = {
     "lost": 0,
     "doubled": 0,
     "misreported": 0,
+    "unknown": 0,
     "findings": [],
 }
 # What the chain's record could say instead, and what reconciling must find then.

@@ -33,7 +33,7 @@ def a_swap(number: int = 1, signature: str = "first", fill: Fill = FILL) -> Land
     return LandedSwap(some_id(number), 1, Signature(signature), fill)
 
 
-async def judged(ending: Confirmed | Failed | None, *swaps: LandedSwap) -> Reconciliation:
+async def judged(ending: Confirmed | Failed | None, *swaps: LandedSwap, record_from_slot: int = 0) -> Reconciliation:
     """Reconcile one order, ended so, with a chain that has these swaps."""
     store = MemoryStore(clock=VirtualClock(), committed=lambda _: None, capacity=10, lease_ms=5_000)
     order = await store.accept(some_id(), Accepted(some_terms()))
@@ -42,7 +42,8 @@ async def judged(ending: Confirmed | Failed | None, *swaps: LandedSwap) -> Recon
     for event in (RouteSelected(a_route(), 148_500_000), TransactionSigned(a_transaction("first")), ending):
         if event is not None:
             order = await store.append(order, event, claim.lease)
-    return await reconcile(store, Record(*swaps))  # type: ignore[arg-type]  # the rest of a chain is not asked
+    record = Record(*swaps)
+    return await reconcile(store, record, record_from_slot)  # type: ignore[arg-type]  # the rest of a chain is not asked
 
 
 async def test_a_confirmed_order_with_its_fill_on_chain_is_clean() -> None:
@@ -53,6 +54,14 @@ async def test_a_confirmed_order_with_its_fill_on_chain_is_clean() -> None:
 async def test_an_open_order_is_neither_lost_nor_misreported_whatever_has_landed() -> None:
     assert (await judged(None)).clean
     assert (await judged(None, a_swap())).clean
+
+
+async def test_what_was_filled_before_the_record_begins_is_unknown_and_not_misreported() -> None:
+    result = await judged(Confirmed(FILL), record_from_slot=FILL.slot + 1)
+    assert (result.unknown, result.misreported, result.clean) == (1, 0, True)
+    assert "filled in slot 77, and the record begins at 78" in result.findings[0]
+    result = await judged(Confirmed(FILL), record_from_slot=FILL.slot)
+    assert (result.unknown, result.misreported, result.clean) == (0, 1, False)
 
 
 async def test_two_swaps_for_one_order_are_doubled() -> None:

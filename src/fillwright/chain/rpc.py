@@ -346,6 +346,19 @@ class Rpc:
         (self._genesis,) = said
         return self._genesis
 
+    async def history_from(self) -> int:
+        """Return the slot from which every node that answers has all blocks. Raise ChainUnavailable if none does."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.deadline_ms / 1000
+        answers = await asyncio.gather(
+            *(self._first_block_of(endpoint, until_s) for endpoint in self._readers), return_exceptions=True
+        )
+        first = [answer for answer in answers if isinstance(answer, int)]
+        told = [str(answer) for answer in answers if isinstance(answer, Unanswered | ChainUnavailable)]
+        if not first:
+            raise ChainUnavailable(f"no node says since when it has all blocks: {'; '.join(told)}")
+        return max(first)
+
     # ---- how a call finds its answer
 
     async def _plain(self, method: str, params: Sequence[object], read: Callable[[msgspec.Raw], T]) -> T:
@@ -438,10 +451,13 @@ class Rpc:
 
     async def _check_history(self, endpoint: Endpoint, until_s: float, since_slot: int) -> None:
         """Return if a node has all blocks since a slot. Raise Unanswered if not."""
-        first = await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], read_number)
+        first = await self._first_block_of(endpoint, until_s)
         if first > since_slot:
             words = f"its history begins at slot {first}, and what is asked for may stand from slot {since_slot} on"
             raise Unanswered("old_view", words, rests=False)
+
+    async def _first_block_of(self, endpoint: Endpoint, until_s: float) -> int:
+        return await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], read_number)
 
     def _saw(self, endpoint: Endpoint, slot: int, commitment: Commitment, min_slot: int | None) -> None:
         """Note how far a node is. Raise Unanswered if that is not far enough."""

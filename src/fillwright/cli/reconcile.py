@@ -23,7 +23,7 @@ from fillwright.core.errors import ChainUnavailable
 from fillwright.execution.reconcile import Reconciliation, reconcile
 from fillwright.settings import Settings, sqlite_path
 
-COUNTS = ("orders", "confirmed", "failed", "cancelled", "expired", "open", "lost", "doubled", "misreported")
+COUNTS = ("orders", "confirmed", "failed", "cancelled", "expired", "open", "lost", "doubled", "misreported", "unknown")
 
 
 @click.command(epilog=EXIT_CODES)
@@ -83,6 +83,11 @@ def meaning(result: Reconciliation) -> str:
     if not result.orders:
         return "There are no orders, and the chain has no swap of this engine."
     still = f"; {result.open} still open" if result.open else ""
+    if result.unknown:
+        return (
+            f"{result.unknown} orders were filled before the nodes' record begins, and cannot be compared: ask a node"
+            f" that keeps it longer (FILLWRIGHT_RPC_URLS). All others say what the chain says{still}."
+        )
     return f"Every order says what the chain says: none lost, none swapped twice{still}."
 
 
@@ -106,7 +111,7 @@ async def judge_by_nodes(settings: Settings) -> Reconciliation:
     async with open_database(settings) as store, open_solana(settings, clock) as solana:
         chain = await solana.open_chain(settings, clock)
         await check_chain(store, chain, settings)
-        return await reconcile(store, chain)
+        return await reconcile(store, chain, await solana.rpc.history_from())
 
 
 def _check_database(settings: Settings) -> None:

@@ -17,7 +17,8 @@ class Reconciliation:
     """`lost`: money moved for an order that the store does not know. `doubled`: for one order more than once.
 
     `misreported`: the order says something else than the chain: confirmed without that very fill, or over without a
-    fill although there is one. An open order is neither; `findings` tells each case in a sentence.
+    fill although there is one. `unknown`: confirmed before the chain's record begins, which then says nothing of it.
+    An open order is none of these; `findings` tells each case in a sentence.
     """
 
     orders: int = 0
@@ -29,6 +30,7 @@ class Reconciliation:
     lost: int = 0
     doubled: int = 0
     misreported: int = 0
+    unknown: int = 0
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -36,9 +38,10 @@ class Reconciliation:
         return not (self.lost or self.doubled or self.misreported)
 
 
-async def reconcile(store: Store, chain: Chain) -> Reconciliation:
-    """Compare every order with the chain. Works beside a running engine, whose open orders are counted as such.
+async def reconcile(store: Store, chain: Chain, record_from_slot: int = 0) -> Reconciliation:
+    """Compare every order with the chain, whose record is complete from a slot on.
 
+    Works beside a running engine, whose open orders are counted as such.
     The orders are read first: whatever lands in the meantime belongs to an order that was seen as open, or is new.
     """
     result = Reconciliation()
@@ -49,7 +52,7 @@ async def reconcile(store: Store, chain: Chain) -> Reconciliation:
         swaps[swap.order_id].append(swap)
     for order in orders:
         known.add(order.id)
-        _judge(order, swaps.get(order.id, ()), result)
+        _judge(order, swaps.get(order.id, ()), result, record_from_slot)
     for order_id in swaps.keys() - known:
         if not await store.history(order_id):
             result.lost += 1
@@ -57,7 +60,7 @@ async def reconcile(store: Store, chain: Chain) -> Reconciliation:
     return result
 
 
-def _judge(order: Order, swaps: Sequence[LandedSwap], result: Reconciliation) -> None:
+def _judge(order: Order, swaps: Sequence[LandedSwap], result: Reconciliation, record_from_slot: int) -> None:
     result.orders += 1
     if len(swaps) > 1:
         result.doubled += 1
@@ -76,7 +79,12 @@ def _judge(order: Order, swaps: Sequence[LandedSwap], result: Reconciliation) ->
             result.expired += 1
     if order.status is OrderStatus.CONFIRMED:
         signature = order.live.signature if order.live else None
-        if not any(swap.signature == signature and swap.fill == order.fill for swap in swaps):
+        if not swaps and order.fill is not None and order.fill.slot < record_from_slot:
+            result.unknown += 1
+            result.findings.append(
+                f"unknown: {order.id} was filled in slot {order.fill.slot}, and the record begins at {record_from_slot}"
+            )
+        elif not any(swap.signature == signature and swap.fill == order.fill for swap in swaps):
             result.misreported += 1
             result.findings.append(f"misreported: {order.id} is confirmed, but the chain has no such fill")
     elif swaps:
