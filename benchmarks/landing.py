@@ -7,9 +7,10 @@ come one after the other, `--rate` in a second. The time begins with the one tha
 is cut to whole milliseconds (each time is up to 1 ms too great), and ends when the node reads the `sendTransaction`.
 In between the engine quotes, reads, simulates, checks, signs, and writes four events.
 
-The targets are for the engine's time: all of that, less what the node took to work out its answers, of which simulating
-is the most. Reading and writing them, and the way there and back, count as the engine's. Now and then the node is busy
-with a block: that is in the longest times. `--delay-ms` puts the node further away.
+The targets are for the engine's time: all of that, less the time in which the node worked out its answers, of which
+simulating takes most. Reading and writing them, and the way there and back, count as the engine's; what it does while
+the node works does not, and orders are to come one by one, so that the node works for one at a time. Now and then it is
+busy with a block: that is in the longest times. `--delay-ms` puts the node further away.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from starlette.types import ASGIApp
@@ -44,9 +44,6 @@ from fillwright.venues.simulated import Market, MarketSettings, SimulatedPrices
 
 if TYPE_CHECKING:
     from fillwright.solana import Solana
-
-WATCHED_AGAIN_MS: Final = 15 * 60_000  # much longer than a block takes to be final
-WATCHED_AGAIN_MAX: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +136,8 @@ async def open_worker(
     settings, clock = parts.settings, parts.clock
     async with open_chain_of(parts) as chain:
         await check_chain(parts.store, chain, settings)
+        if parts.solana is not None:
+            await parts.solana.watch_again(chain, parts.store, clock)
         executor = Executor(
             parts.venues,
             chain,
@@ -177,8 +176,6 @@ async def open_chain_of(parts: Parts) -> AsyncIterator[Chain]:
     settings, solana = parts.settings, parts.solana
     if solana is not None and settings.mode != "paper":
         async with solana.trading(settings, parts.clock, await parts.gate.control(), parts.metrics) as chain:
-            recent = await parts.store.changed(parts.clock.now_ms() - WATCHED_AGAIN_MS, WATCHED_AGAIN_MAX)
-            chain.watch_again(each.order for each in recent)
             yield chain
         return
     ledger = open_ledger(settings, parts.clock)

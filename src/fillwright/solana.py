@@ -29,7 +29,7 @@ from fillwright.core.errors import (
 )
 from fillwright.core.limits import EVERYBODY, Limits
 from fillwright.core.limits_document import limits_in_words, to_document
-from fillwright.core.ports import Clock, Prices, Venue
+from fillwright.core.ports import Chain, Clock, Prices, Store, Venue
 from fillwright.core.programs import LOOKUP_TABLES
 from fillwright.core.tokens import WELL_KNOWN, TokenRegistry
 from fillwright.core.units import Token
@@ -50,6 +50,8 @@ GENESIS: Final = {
 }
 """The names of the public chains: the hashes of their first blocks."""
 
+WATCHED_AGAIN_MS: Final = 15 * 60_000  # much longer than a block takes to be final
+WATCHED_AGAIN_MAX: Final = 5_000
 POLL_MS: Final = 800  # two slots: how often nodes are asked for an outcome where no news can come
 TABLE_HEAD_BYTES: Final = 56  # of an address lookup table; behind it come addresses of 32 bytes
 
@@ -95,6 +97,17 @@ class Solana:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def watch_again(self, chain: Chain, store: Store, clock: Clock) -> None:
+        """Let a chain look after what was confirmed lately: a fork may drop it while nobody else watches."""
+        if not isinstance(chain, SolanaChain) or chain.confirms_what_is_final:
+            return
+        recent = await store.changed(clock.now_ms() - WATCHED_AGAIN_MS, WATCHED_AGAIN_MAX)
+        chain.watch_again(each.order for each in recent)
+        if len({each.order.id for each in recent}) == WATCHED_AGAIN_MAX:
+            structlog.get_logger().warning(
+                "chain.watched_again_in_part", orders=WATCHED_AGAIN_MAX, what_to_do="run `fillwright reconcile`"
+            )
 
     async def pool_states(self) -> list[PoolState]:
         """Try each pool that is set, and say why one gives no quote. Raise ChainUnavailable."""

@@ -8,10 +8,11 @@ from functools import partial
 from itertools import product
 from typing import NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fillwright.venues.splitting import NEVER, Curve, splits
+from fillwright.venues.splitting import NEVER, Curve, remembering, splits
 
 
 def split(total: int, curves: Sequence[Curve], most: int) -> Mapping[int, int]:
@@ -27,9 +28,10 @@ def together(parts: Mapping[int, int], curves: Sequence[Curve]) -> int:
     return sum(curves[index](part) for index, part in parts.items())
 
 
-def may_be_missing(pools: int, total: int, paid: int) -> int:
+def may_be_missing(pools: int, total: int, curves: Sequence[Curve]) -> int:
     """Return what rounding may hide of the best split: units of what comes out, and what units of what goes in buy."""
-    return (4 if pools == 2 else 8) * (1 + -(-paid // total))
+    part = -(-total // 32)
+    return (6 if pools == 2 else 11) * (1 + max(-(-curve(part) // part) for curve in curves))
 
 
 reserves = st.tuples(st.integers(1, 10**6), st.integers(1, 10**6))
@@ -45,7 +47,7 @@ def test_a_split_pays_what_the_best_of_all_splits_pays_but_for_what_rounding_hid
     ways = (way for way in product(range(total + 1), repeat=len(pools)) if sum(way) == total)
     best = max(together(dict(enumerate(way)), curves) for way in ways)
     paid = together(parts, curves)
-    assert best - may_be_missing(len(pools), total, paid) <= paid <= best
+    assert best - may_be_missing(len(pools), total, curves) <= paid <= best
 
 
 class Charging(NamedTuple):
@@ -83,26 +85,75 @@ charging = st.builds(Charging, st.integers(10**6, 10**15), st.integers(10**6, 10
 
 @given(st.lists(charging, min_size=2, max_size=3), st.integers(10**3, 10**13))
 def test_no_split_of_a_large_amount_pays_more_than_rounding_hides(pools: list[Charging], total: int) -> None:
-    parts = dict(split(total, [pool.pays for pool in pools], 3))
-    paid = together(parts, [pool.pays for pool in pools])
+    curves = [pool.pays for pool in pools]
+    parts = dict(split(total, curves, 3))
+    paid = together(parts, curves)
     with localcontext(prec=60):
-        assert paid >= no_split_pays_more_than(total, pools) - may_be_missing(len(pools), total, paid)
+        assert paid >= no_split_pays_more_than(total, pools) - may_be_missing(len(pools), total, curves)
 
 
-def test_pools_that_are_level_are_found_to_be_so_with_few_questions() -> None:
-    pools = [Charging(10**13, 1_500 * 10**9, 2_500), Charging(3 * 10**12, 450 * 10**9, 2_500)]
-    asked: set[tuple[int, int]] = set()
+class Asked:
+    """Pools that may have a limit each, and how often they were asked for a new amount."""
 
-    def asking(index: int) -> Curve:
-        def curve(amount: int) -> int:
-            asked.add((index, amount))
-            return pools[index].pays(amount)
+    def __init__(self, pools: Sequence[Charging], limits: Sequence[int]) -> None:
+        self.count = 0
+        self.curves = [remembering(partial(self._pays, *each)) for each in zip(pools, limits, strict=True)]
 
-        return curve
+    def _pays(self, pool: Charging, limit: int, amount: int) -> int:
+        self.count += 1
+        return pool.pays(amount) if amount <= limit else NEVER
 
-    parts = split(10**11, [asking(0), asking(1)], 2)
-    assert abs(parts[0] * 3 - parts[1] * 10) < 10**8
-    assert len(asked) < 120
+
+UNLIMITED = 2**64
+
+
+@pytest.mark.parametrize(
+    ("total", "pools", "limits"),
+    [
+        (10**11, [Charging(10**13, 1_500 * 10**9, 2_500), Charging(3 * 10**12, 450 * 10**9, 2_500)], [UNLIMITED] * 2),
+        (
+            134_161_978_806,
+            [
+                Charging(206_014_389_862, 30_855_006_305, 400),
+                Charging(63_998_712_439_224, 9_593_797_611_084, 100),
+                Charging(559_147_448_224, 84_118_229_856, 400),
+            ],
+            [UNLIMITED] * 3,
+        ),
+        (
+            384_863_327_501_458,
+            [
+                Charging(42_849_231_815_709, 255_734_065_573, 2_500),
+                Charging(676_231_961_966_523, 187_066_338_869, 2_500),
+                Charging(5_201_676_119, 51_995_503, 10_000),
+            ],
+            [1_804_869_228_956, UNLIMITED, UNLIMITED],
+        ),
+    ],
+    ids=["two pools", "three pools", "one with a limit"],
+)
+def test_the_best_split_is_found_with_few_questions(total: int, pools: list[Charging], limits: list[int]) -> None:
+    asked = Asked(pools, limits)
+    assert split(total, asked.curves, 3)
+    assert asked.count < 1_000
+
+
+about_sol = st.builds(
+    lambda depth, off, fee: Charging(depth, depth * 150 * (1_000 + off) // 1_000_000, fee),
+    st.integers(10**10, 10**15),
+    st.integers(-10, 10),
+    st.sampled_from([100, 400, 2_500, 10_000]),
+)
+limited = st.lists(
+    st.tuples(about_sol, st.one_of(st.just(UNLIMITED), st.integers(10**9, 10**13))), min_size=2, max_size=4
+)
+
+
+@given(limited, st.integers(10**6, 10**14))
+def test_no_amount_takes_many_questions_whatever_the_pools_are(pools: list[tuple[Charging, int]], total: int) -> None:
+    asked = Asked(*zip(*pools, strict=True))
+    split(total, asked.curves, 3)
+    assert asked.count < 3_000
 
 
 @given(st.lists(reserves, min_size=2, max_size=6), st.integers(1, 10**9), st.integers(2, 3))

@@ -152,6 +152,10 @@ class SolanaChain:
     def wallet(self) -> Address:
         return self._wallet.address
 
+    @property
+    def confirms_what_is_final(self) -> bool:
+        return self._settings.commitment == "finalized"
+
     async def sign(self, order: Order, route: Route, min_out_amount: BaseUnits) -> SignedTransaction:
         """Build, simulate, check and sign. Nothing is sent.
 
@@ -163,13 +167,17 @@ class SolanaChain:
             raise Unroutable("the route is of the simulated market: it names no pool that exists")
         named = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
         mints = list(dict.fromkeys(named))
-        holdings, (_, lamports), blockhash = await asyncio.gather(
-            self._holdings(mints), self._rpc.balance(self._wallet.address), self._blockhash()
+
+        async def look(min_slot: int) -> tuple[_Holdings, Way]:
+            return await asyncio.gather(
+                self._holdings(mints), way_of(self._swaps, order, route, min_out_amount, min_slot)
+            )
+
+        (holdings, way), (_, lamports), blockhash = await asyncio.gather(
+            look(0), self._rpc.balance(self._wallet.address), self._blockhash()
         )
         self._check_funds(order, holdings, lamports)
-        min_slot = 0
-        for _ in range(ROUNDS_MAX):
-            way = await way_of(self._swaps, order, route, min_out_amount, min_slot)
+        for left in reversed(range(ROUNDS_MAX)):
             plan = self._plan(order, route, holdings.accounts, way)
             (units, paid, slot), usual_price = await asyncio.gather(
                 self._simulate(plan, holdings, blockhash.blockhash, way), self._usual_price(plan)
@@ -177,13 +185,12 @@ class SolanaChain:
             if paid == way.out_amount:
                 break
             self.counts.requoted += 1
-            min_slot = slot
-            holdings = await self._holdings(mints)
-        else:
-            raise SimulationFailed(
-                f"the pools pay {paid} and were quoted at {way.out_amount} base units: their programs may have been"
-                " upgraded, or they move faster than they can be read"
-            )
+            if not left:
+                raise SimulationFailed(
+                    f"the pools pay {paid} and were quoted at {way.out_amount} base units: their programs may have been"
+                    " upgraded, or they move faster than they can be read"
+                )
+            holdings, way = await look(slot)
         raw = message(
             instructions(plan, units, self._price(usual_price, units)),
             self._wallet.address,
@@ -248,7 +255,7 @@ class SolanaChain:
             yield LandedSwap(order_id, attempt, signature, self._fill(landed))
 
     def watch_again(self, orders: Iterable[Order]) -> None:
-        """Look after confirmed orders, which may have counted before they were final, as if this had confirmed them."""
+        """Look after orders that were confirmed before, and may have counted before they were final."""
         for order in orders:
             if order.live is not None and order.fill is not None:
                 self._watched[order.live.signature] = order.live, order.fill
@@ -265,6 +272,9 @@ class SolanaChain:
                     known = await self._rpc.signature_statuses(signatures, finalized.slot)
                 except ChainUnavailable as error:
                     self._log.warning("chain.watch_unanswered", signatures=len(signatures), reason=str(error))
+                    continue
+                except Exception:  # and go on: nobody else watches
+                    self._log.exception("chain.watch_fault", signatures=len(signatures))
                     continue
                 for signature, status in zip(signatures, known.statuses, strict=True):
                     try:

@@ -172,8 +172,8 @@ class DlmmPool(msgspec.Struct, frozen=True):
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays.
 
-        Raise NotTradable, NotYetOpen, AmountTooSmall, AmountOverflow, InsufficientLiquidity, MissingBinArray or
-        InvalidPool.
+        Raise NotTradable, NotYetOpen, AmountTooSmall, AmountOverflow, InsufficientLiquidity, MissingBinArray,
+        UnknownLayout or InvalidPool.
         """
         check_amount(amount)
         self._check_open(at)
