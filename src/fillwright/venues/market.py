@@ -159,8 +159,6 @@ class PoolVenue:
         self, request: QuoteRequest, listed: Sequence[Listed], offers: Sequence[Offer], costs: _Costs
     ) -> Iterator[Quote]:
         """Yield the best split of the order over several pools, if it pays more than the best of them after costs."""
-        if len(listed) < 2:
-            return
         mint_in = request.token_in.mint
         curves = [remembering(_curve(each, mint_in)) for each in listed]
         best = max((costs.net([offer]) for offer in offers), default=0)

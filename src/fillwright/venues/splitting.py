@@ -43,6 +43,8 @@ def splits(total: BaseUnits, curves: Sequence[Curve], most: int) -> Iterator[Map
     It ends where fewer are used than may be, or no way is found in which all of it can be swapped. Curves are asked for
     the same amounts again and again: give `remembering` ones.
     """
+    if min(most, len(curves)) < 2:
+        return
     everything = range(len(curves))
     poured = _poured(total, curves, everything)
     best = max(everything, key=lambda index: (curves[index](total), -index))
