@@ -5,10 +5,12 @@ What an order reports is compared with what the wallet holds before and after it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from solders.account import Account
@@ -26,7 +28,9 @@ from fillwright.core.control import Mode, ModeSet
 from fillwright.core.errors import InvalidWallet, Uncapped, WrongNetwork
 from fillwright.core.programs import RAYDIUM_CPMM, SOL_MINT, SYSTEM, USDC_MINT
 from fillwright.localnet import emulation
+from fillwright.localnet.chain import LocalChain
 from fillwright.localnet.program import Call, Effect, Transfer
+from fillwright.localnet.rpc import Rpc
 from fillwright.localnet.world import SOL, USDC, associated, place_cpmm, place_tokens
 from fillwright.settings import Settings
 from fillwright.solana import GENESIS
@@ -350,6 +354,31 @@ async def test_every_type_of_pool_pays_what_it_is_quoted_to_the_last_unit(tmp_pa
             )
             await swapped(world, local, tokenIn=token_in, tokenOut=token_out, amount=amount, slippage=0.05)
         assert (await world.reconcile()).findings == []
+
+
+class Counting(Rpc):
+    def __init__(self, chain: LocalChain) -> None:
+        super().__init__(chain)
+        self.calls = Counter[str]()
+
+    def call(self, method: str, params: Sequence[Any]) -> Any:
+        self.calls[method] += 1
+        return super().call(method, params)
+
+
+async def test_orders_that_come_soon_after_each_other_ask_once_for_what_they_share(tmp_path: Path) -> None:
+    async with trading(tmp_path, only("cpmm")) as (world, local):
+        local.endpoint.rpc = node = Counting(local.chain)
+        shared = ("getLatestBlockhash", "getRecentPrioritizationFees")
+        first = await world.submit(amount="1.5")
+        await until(lambda: node.calls["sendTransaction"] == 1)
+        second = await world.submit(amount="1.5")
+        for order_id in (first, second):
+            await world.follow(order_id)
+        assert [node.calls[method] for method in shared] == [1, 1]
+        await local.clock.sleep(2_000)
+        await swapped(world, local, amount="1.5")
+        assert [node.calls[method] for method in shared] == [2, 2]
 
 
 async def test_where_only_what_is_final_counts_an_order_is_confirmed_when_its_block_is(tmp_path: Path) -> None:

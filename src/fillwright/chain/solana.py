@@ -74,6 +74,7 @@ from fillwright.core.routing import Route
 from fillwright.core.units import BaseUnits, Millis, OrderId, Signature, base58, format_amount
 
 ROUNDS_MAX: Final = 3
+RECENT_MS: Final = 2_000  # for how long a blockhash and what others pay are taken for recent
 UNITS_SPARE: Final = 300
 UNWRAP_UNITS: Final = 5_000  # closing the account of wrapped SOL, which is not simulated
 WATCH_MS: Final = 2_000
@@ -145,6 +146,8 @@ class SolanaChain:
         self._clock = clock
         self._settings = settings
         self._programs: dict[Address, Address] = {}  # of mints
+        self._recent: tuple[Millis, RecentBlockhash] | None = None
+        self._usual: dict[tuple[Address, ...], tuple[Millis, int]] = {}  # by what is written to
         self._watched: dict[Signature, tuple[SignedTransaction, Fill]] = {}
         self._log = structlog.get_logger()
 
@@ -320,8 +323,12 @@ class SolanaChain:
     # ---- building
 
     async def _blockhash(self) -> RecentBlockhash:
-        await self._rpc.finalized()  # what the blockhash's last height is compared with
-        return await self._rpc.latest_blockhash()
+        """Return a blockhash that is no older than RECENT_MS: one serves for many transactions."""
+        now_ms = self._clock.now_ms()
+        if self._recent is None or abs(now_ms - self._recent[0]) >= RECENT_MS:
+            await self._rpc.finalized()  # what the blockhash's last height is compared with
+            self._recent = now_ms, await self._rpc.latest_blockhash()
+        return self._recent[1]
 
     async def _holdings(self, mints: Sequence[Address]) -> _Holdings:
         """Return the wallet's account of each mint."""
@@ -389,9 +396,16 @@ class SolanaChain:
 
     async def _usual_price(self, plan: Plan) -> int:
         """Return what three in four paid lately for each compute unit of a transaction that writes to the pools."""
-        written = list(dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable))
-        paid = sorted(fee.micro_lamports for fee in await self._rpc.prioritization_fees(written[:FEE_ACCOUNTS_MAX]))
-        return paid[len(paid) * 3 // 4] if paid else 0
+        written = tuple(
+            dict.fromkeys(meta.address for swap in plan.swaps for meta in swap.accounts if meta.is_writable)
+        )
+        now_ms = self._clock.now_ms()
+        self._usual = {key: each for key, each in self._usual.items() if abs(now_ms - each[0]) < RECENT_MS}
+        if written not in self._usual:
+            fees = await self._rpc.prioritization_fees(written[:FEE_ACCOUNTS_MAX])
+            paid = sorted(fee.micro_lamports for fee in fees)
+            self._usual[written] = now_ms, paid[len(paid) * 3 // 4] if paid else 0
+        return self._usual[written][1]
 
     def _price(self, usual: int, units: int) -> int:
         """Return what to pay for each compute unit, at most what is set for it, and for the fee as a whole."""
