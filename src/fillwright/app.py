@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import structlog
 from starlette.types import ASGIApp
 
 from fillwright.api.access import Access, AccessSettings
@@ -183,6 +184,7 @@ async def open_chain_of(parts: Parts) -> AsyncIterator[Chain]:
         if solana is None:
             yield open_chain(settings, ledger, parts.clock)
         else:
+            structlog.get_logger().info("chain.paper", what="quotes real pools, and signs and sends nothing")
             yield PaperChain(ledger, chain_settings(settings), parts.clock, solana.pools)
     finally:
         ledger.close()

@@ -145,3 +145,19 @@ def test_a_transaction_that_an_engine_left_behind_is_told_with_what_the_chain_sa
         assert "may land" in attempt["says"] or "succeeded in slot" in attempt["says"]
     else:
         assert "not known" in attempt["says"]
+
+
+def test_a_database_whose_orders_are_on_another_chain_is_a_problem_before_the_engine_refuses_it(tmp_path: Path) -> None:
+    with a_chain(tmp_path) as terminal:
+        with terminal.serve():
+            pass
+        same, paper = (
+            with_settings(terminal, FILLWRIGHT_MODE=mode).run("doctor --json") for mode in ("localnet", "paper")
+        )
+    simulated = a_terminal(tmp_path).run("doctor --json")
+    with a_chain(tmp_path) as terminal:
+        another = terminal.run("doctor --json")
+    assert (same.code, paper.code, simulated.code, another.code) == (0, 1, 1, 1)
+    for ended in (paper, simulated, another):
+        (problem,) = [each for each in findings(ended, "database") if each["verdict"] == "problem"]
+        assert "which is another: the engine does not start" in problem["says"]

@@ -514,7 +514,9 @@ async def test_a_clock_set_back_does_not_hold_new_orders_up(bench: Bench) -> Non
 
 async def test_what_is_pinned_first_stays(bench: Bench) -> None:
     async with bench.store() as store:
+        assert await store.pinned("chain") is None
         assert await store.pin("chain", "one") == "one"
+        assert await store.pinned("chain") == "one"
         assert await store.pin("chain", "another") == "one"
         await store.check()
 

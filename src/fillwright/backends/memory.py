@@ -265,6 +265,9 @@ class MemoryStore:
         for key in sorted(self._rows):
             yield self._rows[key].order
 
+    async def pinned(self, name: str) -> str | None:
+        return self._pins.get(name)
+
     async def pin(self, name: str, value: str) -> str:
         return self._pins.setdefault(name, value)
 

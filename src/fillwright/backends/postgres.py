@@ -258,6 +258,9 @@ class PostgresStore:
                 yield order
             last = ids[-1]
 
+    async def pinned(self, name: str) -> str | None:
+        return await self._read(lambda connection: connection.fetchval(sql.PINNED, name))
+
     async def pin(self, name: str, value: str) -> str:
         async def write(connection: Connection) -> str:
             await connection.execute(sql.PIN, name, value)

@@ -173,6 +173,9 @@ class SqliteStore:
             for _, log in groupby(records, lambda record: record.order_id):
                 yield rebuild(list(log))
 
+    async def pinned(self, name: str) -> str | None:
+        return await self._read(lambda session: session.pinned(name))
+
     async def pin(self, name: str, value: str) -> str:
         return await self._group.run(lambda session: session.pin(name, value))
 

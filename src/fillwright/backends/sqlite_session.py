@@ -476,6 +476,10 @@ class Session:
     def events(self, ids: Sequence[OrderId], after: int = 0) -> list[Recorded]:
         return [codec.recorded(row) for row in self._rows(ids, after)]
 
+    def pinned(self, name: str) -> str | None:
+        rows = self.connection.execute("SELECT value FROM pins WHERE name = ?", (name,)).fetchall()
+        return str(rows[0][0]) if rows else None
+
     def pin(self, name: str, value: str) -> str:
         self.connection.execute("INSERT INTO pins (name, value) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, value))
         return str(self._value("SELECT value FROM pins WHERE name = ?", name))

@@ -137,7 +137,7 @@ class SolanaChain:
         genesis_hash: str,
         hints: Hints,
     ) -> None:
-        self.identity = f"solana:{genesis_hash}:{format_address(wallet.address)}"
+        self.identity = chain_identity(genesis_hash, wallet.address)
         self.counts = SolanaCounts()
         self._rpc = rpc
         self._hints = hints
@@ -472,6 +472,11 @@ class SolanaChain:
     def _held(account: Account | None) -> BaseUnits:
         """Return what a token account holds; nothing where there is none."""
         return 0 if account is None else int.from_bytes(account.data[64:72], "little")
+
+
+def chain_identity(genesis_hash: str, wallet: Address) -> str:
+    """Return what a store keeps of where its orders are: what another wallet has signed is unknown to this one."""
+    return f"solana:{genesis_hash}:{format_address(wallet)}"
 
 
 def memo(order: Order) -> str:

@@ -202,7 +202,9 @@ def _read_private(path: Path, what: str) -> str:
             mode = os.fstat(file.fileno()).st_mode
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise InvalidWallet(f"{what} cannot be read: {error.strerror}") from error
+        # The path is not told: people have put the key itself where its file should stand.
+        where = "" if path.is_absolute() else f"; it was looked for from {Path.cwd()} on"
+        raise InvalidWallet(f"{what} cannot be read: {error.strerror}{where}") from error
     if mode & 0o077 and os.name == "posix":
         raise InvalidWallet(
             f"{what} is open to others (mode {stat.S_IMODE(mode):04o}): `chmod 600` it, and if others may have read it,"

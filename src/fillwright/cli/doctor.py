@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -76,10 +76,14 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """What the engine's database holds that the chain must be asked about. `control` None: it cannot be read."""
+    """What the engine's database holds that the chain must be asked about.
+
+    `control` None: it cannot be read. `chain` is the one that its orders are on, None if there are none yet.
+    """
 
     control: Control | None
     attempts: tuple[Order, ...]
+    chain: str | None = None
 
 
 @click.command(epilog=EXIT_CODES)
@@ -115,9 +119,9 @@ async def _examine() -> list[Finding]:
     if database.control is not None:
         findings += [_halt(database.control), _limits(settings, database.control)]
     if settings.mode == "simulated":
-        return [*findings, *_simulated(settings, database.attempts)]
+        return [*findings, *_simulated(settings, database)]
     findings += await _nodes(settings)
-    return [*findings, *[each async for each in _on_chain(settings, database.attempts)]]
+    return [*findings, *[each async for each in _on_chain(settings, database)]]
 
 
 async def _database(settings: Settings) -> tuple[list[Finding], Database]:
@@ -167,7 +171,7 @@ async def _orders(store: Store, shown: str) -> tuple[list[Finding], Database]:
         return findings, Database(None, ())
     accounts = {"", *(key.account for key in gate.known.keys.values())}
     attempts = [order for account in sorted(accounts) for order in await _submitted(store, account)]
-    return findings, Database(gate.known, tuple(attempts))
+    return findings, Database(gate.known, tuple(attempts), await store.pinned("chain"))
 
 
 async def _submitted(store: Store, account: str) -> list[Order]:
@@ -197,7 +201,7 @@ async def _redis(settings: Settings) -> list[Finding]:
 
 def _halt(control: Control) -> Finding:
     if control.mode is Mode.ACTIVE:
-        return Finding("halt", "ok", "orders are taken and signed")
+        return Finding("halt", "ok", "orders are taken and executed")
     does = "takes and signs nothing" if control.mode is Mode.HALTED else "takes nothing new"
     why = f": {control.mode_reason}" if control.mode_reason else ""
     return Finding("halt", "warning", f"the engine is {control.mode}, and {does}{why}", "`fillwright resume` goes on")
@@ -213,8 +217,8 @@ def _limits(settings: Settings, control: Control) -> Finding:
     return Finding("limits", "ok", says)
 
 
-def _simulated(settings: Settings, attempts: tuple[Order, ...]) -> list[Finding]:
-    findings = list[Finding]()
+def _simulated(settings: Settings, database: Database) -> list[Finding]:
+    findings = [*_same_chain(database)]
     if settings.pools:
         try:
             open_market(settings, SystemClock())
@@ -222,7 +226,7 @@ def _simulated(settings: Settings, attempts: tuple[Order, ...]) -> list[Finding]
             findings.append(Finding("pools", "problem", str(error), "correct FILLWRIGHT_POOLS, or import them anew"))
         else:
             findings.append(Finding("pools", "ok", f"the snapshots in {settings.pools} can be read"))
-    says = f"{len(attempts)} orders are submitted to the simulated chain"
+    says = f"{len(database.attempts)} orders are submitted to the simulated chain"
     return [*findings, Finding("attempts", "ok", says)]
 
 
@@ -287,27 +291,43 @@ def _clock(node: Node) -> Finding:
     return Finding("clock", "problem" if abs(apart_s) > CLOCK_PROBLEM_S else "warning", says, fix)
 
 
-async def _on_chain(settings: Settings, attempts: tuple[Order, ...]) -> AsyncIterator[Finding]:
+async def _on_chain(settings: Settings, database: Database) -> AsyncIterator[Finding]:
     """Check what only the chain can tell: first of all that it is the one that is meant."""
+    from fillwright.chain.solana import chain_identity
+
     wallet = _wallet(settings) if settings.mode in SIGNS else None
     if isinstance(wallet, Finding):
         yield wallet
     try:
         async with open_solana(settings, SystemClock()) as solana:
             yield Finding("chain", "ok", f"the nodes are of the chain that mode {settings.mode} means")
+            if settings.mode not in SIGNS:
+                for finding in _same_chain(database):
+                    yield finding
             if isinstance(wallet, bytes):
+                for finding in _same_chain(database, chain_identity(solana.genesis_hash, wallet)):
+                    yield finding
                 yield await _balances(solana.rpc, await solana.source.tokens(), wallet, settings)
             for finding in _pools(await solana.pool_states()):
                 yield finding
             if settings.mode in SIGNS:
-                for finding in await _attempts(solana.rpc, attempts):
+                for finding in await _attempts(solana.rpc, database.attempts):
                     yield finding
     except NO_START as error:
         yield Finding("chain", "problem", str(error), "correct what it says, or else the engine does not start")
         if isinstance(wallet, bytes):
             yield Finding("wallet", "warning", f"{format_address(wallet)}: what it holds is not known", UNSEEN)
-        for order in attempts:
+        for order in database.attempts:
             yield Finding("attempts", "warning", f"{order.id}: what became of it is not known", UNSEEN)
+
+
+def _same_chain(database: Database, chain: str = "") -> Iterator[Finding]:
+    """Say if the database's orders are on another chain than is meant; none named means a simulated one."""
+    if database.chain is None or (database.chain == chain if chain else not database.chain.startswith("solana:")):
+        return
+    says = f"its orders are on the chain {database.chain}, which is another: the engine does not start"
+    fix = "set DATABASE_URL to a database of this chain and wallet, a new one if there is none"
+    yield Finding("database", "problem", says, fix)
 
 
 def _wallet(settings: Settings) -> Address | Finding:

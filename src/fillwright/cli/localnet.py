@@ -139,4 +139,12 @@ def _show(screen: Console, endpoint: Endpoint, market: Market, path: Path) -> No
     for pool_type, address in market.pools:
         grid.add_row(pool_type.venue, pool_type.name, "SOL / USDC", format_address(address))
     screen.print(grid)
+    screen.print("\nAn engine trades on it with these settings, and with a database of its own (DATABASE_URL):\n")
+    for line in (
+        "FILLWRIGHT_MODE=localnet",
+        f"FILLWRIGHT_RPC_URLS={endpoint.url}",
+        f"FILLWRIGHT_POOLS={','.join(format_address(address) for _, address in market.pools)}",
+        f"FILLWRIGHT_WALLET=file:{path.absolute()}",
+    ):
+        screen.print(line, soft_wrap=True)
     screen.print("\nCtrl-C ends it.")

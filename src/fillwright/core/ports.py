@@ -302,6 +302,9 @@ class Store(Protocol):
     def scan(self) -> AsyncIterator[Order]:
         """Yield every order, oldest first."""
 
+    async def pinned(self, name: str) -> str | None:
+        """Return what is kept under `name`, None if nothing is."""
+
     async def pin(self, name: str, value: str) -> str:
         """Keep `value` under `name` if there is none yet, and return what is kept."""
 
