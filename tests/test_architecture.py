@@ -149,3 +149,8 @@ def test_the_app_and_its_processes_are_imported_by_the_command_line_only() -> No
         if name.startswith(("fillwright.app", "fillwright.processes")) and part not in ("cli", "__main__", "processes")
     ]
     assert not offences
+
+
+def test_no_wait_swallows_a_cancellation() -> None:
+    """`asyncio.wait_for` of Python 3.11 does, where what it waits for is done at that moment; `timeout` does not."""
+    assert [path.name for path in ROOT.rglob("*.py") if "asyncio.wait_for(" in path.read_text("utf-8")] == []

@@ -192,9 +192,9 @@ async def _open_orders(connection: Connection) -> set[str]:
 
 @contextlib.asynccontextmanager
 async def _stream(connection: Connection) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    opening = connection.session.ws_connect(f"{connection.url}/api/stream", heartbeat=HEARTBEAT_S)
     try:
-        socket = await asyncio.wait_for(opening, ANSWER_S)
+        async with asyncio.timeout(ANSWER_S):
+            socket = await connection.session.ws_connect(f"{connection.url}/api/stream", heartbeat=HEARTBEAT_S)
     except aiohttp.WSServerHandshakeError as error:
         # The answer to a handshake does not say why; this one may.
         await connection.ask("GET", "/api/orders", {"limit": "1"})
