@@ -206,6 +206,7 @@ def test_a_key_made_in_the_page_is_shown_once_can_be_copied_and_is_kept_nowhere(
             await expect(dialog.get_by_text("Copied.")).to_be_visible()
             assert await page.evaluate("navigator.clipboard.readText()") == secret
             await dialog.get_by_role("button", name="I have kept it").click()
+            await expect(dialog).to_have_count(0)
             await expect(page.get_by_role("row", name="bot")).to_contain_text("read, trade")
             everything = "document.documentElement.outerHTML + JSON.stringify([sessionStorage, localStorage])"
             fields = "[...document.querySelectorAll('input')].map((input) => input.value).join()"
