@@ -837,6 +837,20 @@ async def test_a_node_that_was_away_at_the_start_is_asked_for_its_chain_before_i
     assert theirs.methods == ["getGenesisHash", "getGenesisHash"]
 
 
+async def test_history_begins_where_the_last_node_of_our_chain_has_it() -> None:
+    long, short, theirs = Node(), Node(), Node()
+    theirs.genesis, theirs.always = OTHER_GENESIS, http(500)
+    for node, first in ((long, 0), (short, 100), (theirs, 10_000)):
+        node.results["getFirstAvailableBlock"] = first
+    async with an_rpc(long, short, theirs) as rpc:
+        await rpc.genesis_hash()
+        theirs.always = None
+        assert await rpc.history_from() == 100
+        long.always = short.always = drop
+        with pytest.raises(ChainUnavailable, match="another chain"):
+            await rpc.history_from()
+
+
 async def test_where_no_node_names_the_chain_it_is_unknown() -> None:
     node = Node()
     node.always = reset

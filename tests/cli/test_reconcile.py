@@ -12,6 +12,8 @@ from typing import Final
 
 import pytest
 
+from fillwright.cli.reconcile import meaning
+from fillwright.execution.reconcile import Reconciliation
 from tests.cli.terminal import Json, Terminal, run_all
 
 LEFT: Final[Json] = {
@@ -117,3 +119,9 @@ def test_where_there_is_nothing_to_read_nothing_is_judged_and_nothing_made(folde
     assert (no_chain.code, no_chain.out) == (1, "")
     assert json.loads(no_chain.err)["code"] == "no_chain_record"
     assert [path.name for path in folder.iterdir()] == ["orders.db"]
+
+
+def test_what_cannot_be_compared_is_not_said_to_agree() -> None:
+    said = meaning(Reconciliation(orders=3, confirmed=3, unknown=1))
+    assert said.startswith("1 of 3 orders cannot be compared")
+    assert "Every order" not in said

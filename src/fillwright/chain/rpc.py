@@ -353,8 +353,14 @@ class Rpc:
         answers = await asyncio.gather(
             *(self._first_block_of(endpoint, until_s) for endpoint in self._readers), return_exceptions=True
         )
-        first = [answer for answer in answers if isinstance(answer, int)]
-        told = [str(answer) for answer in answers if isinstance(answer, Unanswered | ChainUnavailable)]
+        first, told = list[int](), list[str]()
+        for answer in answers:
+            if isinstance(answer, int):
+                first.append(answer)
+            elif isinstance(answer, Unanswered | ChainUnavailable):
+                told.append(str(answer))
+            else:
+                raise answer
         if not first:
             raise ChainUnavailable(f"no node says since when it has all blocks: {'; '.join(told)}")
         return max(first)
@@ -457,6 +463,7 @@ class Rpc:
             raise Unanswered("old_view", words, rests=False)
 
     async def _first_block_of(self, endpoint: Endpoint, until_s: float) -> int:
+        await self._check_chain(endpoint, until_s)
         return await self._exchange(endpoint, until_s, "getFirstAvailableBlock", [], read_number)
 
     def _saw(self, endpoint: Endpoint, slot: int, commitment: Commitment, min_slot: int | None) -> None:

@@ -37,7 +37,7 @@ from fillwright.chain.hints import Hints
 from fillwright.chain.policy import SWAP_PROGRAMS, SigningRules, check
 from fillwright.chain.rpc import STATUSES_MAX, Rpc
 from fillwright.chain.wallet import Wallet
-from fillwright.chain.way import Way, way_of
+from fillwright.chain.way import Way, check_real, way_of
 from fillwright.core.accounts import Account, Address, Trader, format_address, parse_address
 from fillwright.core.errors import (
     ChainUnavailable,
@@ -165,9 +165,8 @@ class SolanaChain:
         Raise SlippageExceeded, SimulationFailed, InsufficientFunds, TransactionTooLarge, SigningRefused, a QuoteRefused
         or ChainUnavailable.
         """
+        check_real(route)
         legs = route.quote.legs
-        if not legs:
-            raise Unroutable("the route is of the simulated market: it names no pool that exists")
         named = [parse_address(legs[0].mint_in), *(parse_address(leg.mint_out) for leg in legs)]
         mints = list(dict.fromkeys(named))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fillwright.core.errors import SlippageExceeded
+from fillwright.core.errors import SlippageExceeded, Unroutable
 from fillwright.core.order import Order
 from fillwright.core.ports import PreparedSwap, Swaps
 from fillwright.core.routing import Route
@@ -28,8 +28,9 @@ class Way:
 async def way_of(swaps: Swaps, order: Order, route: Route, min_out_amount: BaseUnits, min_slot: int = 0) -> Way:
     """Return the route's swaps as the pools stand now.
 
-    Raise SlippageExceeded if they pay less than the least, a QuoteRefused or VenueUnavailable.
+    Raise SlippageExceeded if they pay less than the least, Unroutable, a QuoteRefused or VenueUnavailable.
     """
+    check_real(route)
     if route.quote.type == "two_hops":
         first_leg, second_leg = route.quote.legs
         first = await swaps.prepare(first_leg, first_leg.in_amount, min_slot=min_slot)
@@ -45,6 +46,12 @@ async def way_of(swaps: Swaps, order: Order, route: Route, min_out_amount: BaseU
     spare = total - min_out_amount
     prepared = [(swap, swap.out_amount - spare * swap.out_amount // total) for swap in ready]
     return Way(prepared, total, min(swap.slot for swap in ready))
+
+
+def check_real(route: Route) -> None:
+    """Return if a route goes through pools that exist. Raise Unroutable: it may be of when the mode was another."""
+    if not route.quote.legs:
+        raise Unroutable("the route is of the simulated market: it names no pool that exists")
 
 
 def _check_least(order: Order, paid: BaseUnits, least: BaseUnits) -> None:

@@ -85,8 +85,9 @@ def meaning(result: Reconciliation) -> str:
     still = f"; {result.open} still open" if result.open else ""
     if result.unknown:
         return (
-            f"{result.unknown} orders were filled before the nodes' record begins, and cannot be compared: ask a node"
-            f" that keeps it longer (FILLWRIGHT_RPC_URLS). All others say what the chain says{still}."
+            f"{result.unknown} of {result.orders} orders cannot be compared: they were filled before the nodes' record"
+            " begins. Ask a node that keeps it longer (FILLWRIGHT_RPC_URLS). The others say what the chain says"
+            f"{still}."
         )
     return f"Every order says what the chain says: none lost, none swapped twice{still}."
 
