@@ -30,9 +30,9 @@ class Bystander:
             try:
                 async with asyncio.timeout(LATE_S):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                    writer.write(ALIVE)
-                    answer = await reader.read()
-                    writer.close()
+                    with contextlib.closing(writer):  # also when nobody asks any more
+                        writer.write(ALIVE)
+                        answer = await reader.read()
                 if not answer.startswith(b"HTTP/1.1 200 "):
                     self.complaints.append(f"the bystander was answered with {answer[:80]!r}")
             except (OSError, TimeoutError) as error:
