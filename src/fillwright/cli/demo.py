@@ -52,7 +52,7 @@ CHAIN_SWAPS: Final = (
     ("USDC", "SOL", "150"),
     ("SOL", "USDC", "25"),
     ("USDC", "SOL", "1000.5"),
-    ("SOL", "USDC", "400"),
+    ("SOL", "USDC", "100"),
 )
 STEPS: Final = ("pending", "routing", "building", "submitted", "confirmed")
 PATIENCE_S: Final = 300
