@@ -12,7 +12,7 @@ UV    := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --python $(BIN)/python,$(BIN)/python -m pip install --disable-pip-version-check)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-chain serve test static check prove prove-short mutate bench bench-peers bench-scale bench-guarded bench-observed bench-pools bench-landing docs site lock clean
+.PHONY: help setup demo demo-chain serve test static check prove prove-short mutate deep bench bench-peers bench-scale bench-guarded bench-observed bench-pools bench-landing docs site lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,9 @@ prove-short: $(READY) ## The same in its short form, which is also a part of the
 
 mutate: $(READY) ## Change the core in a thousand small ways, and see whether its tests notice
 	$(BIN)/python -m tests.mutation
+
+deep: $(READY) ## Try the properties of quotes with a million and a half random pools and amounts, for more than an hour
+	$(BIN)/python -m pytest tests/venues/test_pools.py --hypothesis-profile deep -n auto --dist worksteal
 
 bench: $(READY) ## Measure the engine; the figures also go to build/bench.json
 	$(BIN)/python -m benchmarks.engine

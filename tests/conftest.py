@@ -1,6 +1,6 @@
 """Tests that are coroutines run on a virtual loop (see `tests.virtual`), unless an argument of theirs runs them.
 
-`pytest tests/venues --hypothesis-profile deep` looks at a million cases and more instead of a few thousand.
+`make deep` looks at a million and a half cases of quotes instead of a few thousand.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from fillwright.core.tokens import WELL_KNOWN
 from fillwright.core.units import address_bytes
 from fillwright.venues import market
 from fillwright.venues.addresses import derive
+from fillwright.venues.fixed_point import pow_q64
 from fillwright.venues.market import MarketRules, PoolVenue
 from fillwright.venues.pool import Policy
 from fillwright.venues.raydium.tick_math import sqrt_price_at
@@ -102,7 +103,7 @@ async def compare(way: Way, times: int) -> tuple[float, float]:
         cpu = wall = 0.0
         for _ in range(times):
             if way.is_first:
-                for remembered in (derive, format_address, address_bytes, sqrt_price_at):
+                for remembered in (derive, format_address, address_bytes, sqrt_price_at, pow_q64):
                     remembered.cache_clear()
             cpu_before, wall_before = time.process_time(), time.perf_counter()
             await PoolVenue(source, RULES).quote(ORDER)

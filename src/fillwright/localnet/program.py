@@ -20,6 +20,7 @@ from fillwright.core.errors import FillwrightError
 from fillwright.core.programs import ASSOCIATED_TOKEN, SPL_TOKEN
 from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, transfer_fee
+from fillwright.venues.pool import Layout
 
 # Of the framework that most of these programs are built with.
 CONSTRAINT_MUT: Final = 2000
@@ -167,18 +168,18 @@ class Call:
             raise ProgramFailed(ACCOUNT_NOT_SIGNER)
         return meta.address
 
-    def own(self, index: int, discriminator: bytes, length: int, *, writable: bool = False) -> bytearray:
+    def own(self, index: int, layout: Layout, *, writable: bool = False) -> bytearray:
         """Return the data of an account of the program itself. Raise ProgramFailed if it is of another kind."""
-        return self.of(self.program, self.key(index, writable=writable), discriminator, length)
+        return self.of(layout, self.key(index, writable=writable))
 
-    def of(self, program: Address, address: Address, discriminator: bytes, length: int) -> bytearray:
-        """Return the data of an account of `program`, at least `length` bytes of the kind. Raise ProgramFailed."""
+    def of(self, layout: Layout, address: Address) -> bytearray:
+        """Return the data of an account of the kind, which may have more behind it. Raise ProgramFailed."""
         account = self.state.account(address)
         if account is None:
             raise ProgramFailed(ACCOUNT_NOT_INITIALIZED)
-        if account.owner != program:
+        if account.owner != layout.owner:
             raise ProgramFailed(ACCOUNT_OWNED_BY_WRONG_PROGRAM)
-        if len(account.data) < length or not account.data.startswith(discriminator):
+        if len(account.data) < layout.length or not account.data.startswith(layout.discriminator):
             raise ProgramFailed(ACCOUNT_DISCRIMINATOR_MISMATCH)
         return bytearray(account.data)
 

@@ -144,13 +144,14 @@ def place_cpmm(chain: LocalChain, sol: int, usdc: int, *, fee_rate: int = 2_500)
     lp_mint = derive(RAYDIUM_CPMM, b"pool_lp_mint", pool)
     state = b"".join(
         (
-            cpmm.POOL_STATE, config, bytes(32), *vaults, lp_mint, SOL_MINT, USDC_MINT, SPL_TOKEN, SPL_TOKEN,
-            observation, bytes([255, 0, 9, SOL_DECIMALS, USDC_DECIMALS]), pack("<Q", isqrt(sol * usdc)),
+            cpmm.POOL_LAYOUT.discriminator, config, bytes(32), *vaults, lp_mint, SOL_MINT, USDC_MINT,
+            SPL_TOKEN, SPL_TOKEN, observation,
+            bytes([255, 0, 9, SOL_DECIMALS, USDC_DECIMALS]), pack("<Q", isqrt(sol * usdc)),
         )
     )  # fmt: skip
-    place(chain, pool, PlainAccount(RAYDIUM_CPMM, state.ljust(cpmm.POOL_BYTES, b"\0")))
-    rates = cpmm.AMM_CONFIG + pack("<4xQQQ", fee_rate, 120_000, 40_000)
-    place(chain, config, PlainAccount(RAYDIUM_CPMM, rates.ljust(cpmm.CONFIG_BYTES, b"\0")))
+    place(chain, pool, PlainAccount(RAYDIUM_CPMM, state.ljust(cpmm.POOL_LAYOUT.length, b"\0")))
+    rates = cpmm.CONFIG_LAYOUT.discriminator + pack("<4xQQQ", fee_rate, 120_000, 40_000)
+    place(chain, config, PlainAccount(RAYDIUM_CPMM, rates.ljust(cpmm.CONFIG_LAYOUT.length, b"\0")))
     seen = bytes.fromhex("7aaec5358109a584") + bytes(3) + pool
     place(chain, observation, PlainAccount(RAYDIUM_CPMM, seen.ljust(4_075, b"\0")))
     place_tokens(chain, vaults[0], SOL_MINT, cpmm.AUTHORITY, sol)
@@ -165,8 +166,8 @@ def place_damm_v2(chain: LocalChain, usdc: int, *, price_usdc_cents: int) -> Add
     sol = -(-liquidity * (SQRT_PRICE_MAX - sqrt_price) // (sqrt_price * SQRT_PRICE_MAX))
     pool = derive(METEORA_DAMM_V2, b"cpool", max(SOL_MINT, USDC_MINT), min(SOL_MINT, USDC_MINT))
     vaults = [derive(METEORA_DAMM_V2, b"token_vault", mint, pool) for mint in (SOL_MINT, USDC_MINT)]
-    data = bytearray(damm_v2.POOL_BYTES)
-    data[:8] = damm_v2.POOL
+    data = bytearray(damm_v2.POOL_LAYOUT.length)
+    data[:8] = damm_v2.POOL_LAYOUT.discriminator
     pack_into("<Q", data, 8, 2_500_000)  # the base fee: 0.25 %
     data[48] = 20  # the protocol's share of it, in percent
     pack_into("<32s32s32s32s", data, 168, SOL_MINT, USDC_MINT, *vaults)
@@ -185,7 +186,7 @@ def place_amm_v4(chain: LocalChain, sol: int, usdc: int, *, seed: int = 0) -> Ad
     pool, *vaults = (
         Address(bytes(key_of(seed, f"amm v4 {what}").pubkey())) for what in ("pool", "SOL vault", "USDC vault")
     )
-    data = bytearray(amm_v4.POOL_BYTES)
+    data = bytearray(amm_v4.POOL_LAYOUT.length)
     pack_into("<QQ", data, 0, amm_v4.SWAP_ONLY, amm_v4.AUTHORITY_NONCE)
     pack_into("<QQ", data, 32, SOL_DECIMALS, USDC_DECIMALS)
     pack_into("<QQ", data, 176, 25, 10_000)

@@ -7,6 +7,7 @@ take the same ones. A base above 1 is inverted first, and the result at the end,
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from fillwright.core.errors import InvalidPool
@@ -16,6 +17,7 @@ U128_MAX: Final = 2**128 - 1
 EXPONENT_BITS: Final = 19
 
 
+@lru_cache(maxsize=4096)
 def pow_q64(base: int, exponent: int) -> int:
     """Return a Q64 number's power, in Q64. Raise InvalidPool if it is too large or too small to be expressed.
 

@@ -9,8 +9,9 @@ A mint's extensions decide whether amounts can be computed at all. Those in `HAR
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
-from struct import Struct
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -21,7 +22,7 @@ from fillwright.core.programs import SPL_TOKEN, TOKEN_2022
 from fillwright.core.units import BPS, BaseUnits
 
 MINT_BYTES: Final = 82
-TOKEN_ACCOUNT_BYTES: Final = 165
+KIND_AT: Final = 165
 EXTENSIONS_AT: Final = 166
 IS_MINT: Final = 1
 
@@ -39,11 +40,11 @@ HARMLESS: Final = {
     25: "ScaledUiAmount",
 }
 
-_TOKEN_ACCOUNT: Final = Struct("<32s32xQ36xB")  # mint, amount, state (1 initialised, 2 frozen)
-_MINT: Final = Struct("<44xBB")  # decimals, is initialised
-_SUPPLY: Final = Struct("<36xQxB")  # supply, is initialised
-_ENTRY: Final = Struct("<HH")
-_TRANSFER_FEE: Final = Struct("<72xQQHQQH")  # older epoch, maximum, bps; newer epoch, maximum, bps
+_TOKEN_ACCOUNT: Final = struct.Struct("<32s32xQ36xB56x")  # mint, amount, state (1 initialised, 2 frozen)
+_MINT: Final = struct.Struct("<36xQBB36x")  # supply, decimals, is initialised
+_ENTRY: Final = struct.Struct("<HH")
+ENTRY_BYTES: Final = 4
+_TRANSFER_FEE: Final = struct.Struct("<72xQQHQQH")  # older epoch, maximum, bps; newer epoch, maximum, bps
 
 
 class TransferFee(msgspec.Struct, frozen=True):
@@ -58,7 +59,8 @@ class TransferFee(msgspec.Struct, frozen=True):
     def of(self, amount: BaseUnits, epoch: int) -> BaseUnits:
         """Return what is withheld of `amount`, rounded up. Source: `TransferFeeConfig` of Token-2022."""
         bps, most = (self.newer_bps, self.newer_max) if epoch >= self.epoch else (self.older_bps, self.older_max)
-        return min(-(-amount * bps // BPS), most)
+        withheld = (amount * bps + BPS - 1) // BPS
+        return withheld if withheld < most else most
 
 
 class MintInfo(msgspec.Struct, frozen=True):
@@ -77,10 +79,14 @@ def need(accounts: Mapping[Address, Account], address: Address, what: str) -> Ac
 
 def balance(accounts: Mapping[Address, Account], vault: Address, mint: Address, program: Address) -> BaseUnits:
     """Return what a token account of the mint holds. Raise UnknownLayout, MissingAccount or NotTradable."""
-    account = need(accounts, vault, "the vault")
-    if account.owner != program or len(account.data) < TOKEN_ACCOUNT_BYTES:
-        raise UnknownLayout(f"the vault {format_address(vault)} is not a token account of the mint's program")
-    held_mint, amount, state = _TOKEN_ACCOUNT.unpack_from(account.data)
+    try:
+        account = accounts[vault]
+        held_mint, amount, state = _TOKEN_ACCOUNT.unpack_from(account.data)
+    except (KeyError, struct.error):
+        need(accounts, vault, "the vault")
+        raise _no_token_account(vault) from None
+    if account.owner != program:
+        raise _no_token_account(vault)
     if held_mint != mint:
         raise InvalidPool(f"the vault {format_address(vault)} holds another mint than the pool says")
     if state != 1:
@@ -88,32 +94,44 @@ def balance(accounts: Mapping[Address, Account], vault: Address, mint: Address, 
     return amount  # type: ignore[no-any-return]  # struct knows no types
 
 
+def _no_token_account(vault: Address) -> UnknownLayout:
+    return UnknownLayout(f"the vault {format_address(vault)} is not a token account of the mint's program")
+
+
 def read_mint(accounts: Mapping[Address, Account], mint: Address) -> MintInfo:
     """Return what the mint's account says. Raise MissingAccount, UnknownLayout or UnsupportedToken."""
     account = need(accounts, mint, "the mint")
-    data, name = account.data, format_address(mint)
-    if account.owner not in (SPL_TOKEN, TOKEN_2022):
-        raise UnknownLayout(f"{name} is no mint: it belongs to the program {format_address(account.owner)}")
+    return _read_mint(mint, account.owner, account.data)
+
+
+@lru_cache(maxsize=1024)  # few mints change from one read to the next
+def _read_mint(mint: Address, owner: Address, data: bytes) -> MintInfo:
+    if owner not in (SPL_TOKEN, TOKEN_2022):
+        raise UnknownLayout(f"{format_address(mint)} is no mint: it belongs to the program {format_address(owner)}")
     is_plain = len(data) == MINT_BYTES
-    if not is_plain and not (
-        account.owner == TOKEN_2022 and len(data) >= EXTENSIONS_AT and data[TOKEN_ACCOUNT_BYTES] == IS_MINT
-    ):
-        raise UnknownLayout(f"{name} is no mint: its account has {len(data)} bytes")
-    decimals, is_initialised = _MINT.unpack_from(data)
+    if not is_plain and not (owner == TOKEN_2022 and len(data) >= EXTENSIONS_AT and data[KIND_AT] == IS_MINT):
+        raise UnknownLayout(f"{format_address(mint)} is no mint: its account has {len(data)} bytes")
+    _, decimals, is_initialised = _MINT.unpack_from(data)
     if is_initialised != 1:
-        raise UnknownLayout(f"the mint {name} is not initialised")
-    return MintInfo(decimals, account.owner, None if is_plain else _transfer_fee(data, name))
+        raise UnknownLayout(f"the mint {format_address(mint)} is not initialised")
+    return MintInfo(decimals, owner, None if is_plain else _transfer_fee(data, mint))
 
 
 def supply(accounts: Mapping[Address, Account], mint: Address) -> BaseUnits:
     """Return how much of a mint of SPL Token there is. Raise MissingAccount or UnknownLayout."""
-    account = need(accounts, mint, "the mint")
-    if account.owner != SPL_TOKEN or len(account.data) != MINT_BYTES:
-        raise UnknownLayout(f"{format_address(mint)} is no mint of SPL Token")
-    amount, is_initialised = _SUPPLY.unpack_from(account.data)
-    if is_initialised != 1:
-        raise UnknownLayout(f"the mint {format_address(mint)} is not initialised")
+    try:
+        account = accounts[mint]
+        amount, _, is_initialised = _MINT.unpack(account.data)
+    except (KeyError, struct.error):
+        need(accounts, mint, "the mint")
+        raise _no_mint(mint) from None
+    if account.owner != SPL_TOKEN or is_initialised != 1:
+        raise _no_mint(mint)
     return amount  # type: ignore[no-any-return]  # struct knows no types
+
+
+def _no_mint(mint: Address) -> UnknownLayout:
+    return UnknownLayout(f"{format_address(mint)} is no mint of SPL Token, or one that is not initialised")
 
 
 def transfer_fee(accounts: Mapping[Address, Account], mint: Address, program: Address) -> TransferFee | None:
@@ -131,26 +149,30 @@ def transfer_fee(accounts: Mapping[Address, Account], mint: Address, program: Ad
     return info.transfer_fee
 
 
-def _transfer_fee(data: bytes, name: str) -> TransferFee | None:
-    found, at = None, EXTENSIONS_AT
-    while at + _ENTRY.size <= len(data):
+def _transfer_fee(data: bytes, mint: Address) -> TransferFee | None:
+    found, at, end = None, EXTENSIONS_AT, len(data)
+    while at + ENTRY_BYTES <= end:
         kind, length = _ENTRY.unpack_from(data, at)
-        at += _ENTRY.size
+        at += ENTRY_BYTES
         if kind == 0:
             break
-        if at + length > len(data):
-            raise UnknownLayout(f"the mint {name} ends in the middle of extension {kind}")
+        if at + length > end:
+            raise UnknownLayout(f"the mint {format_address(mint)} ends in the middle of extension {kind}")
         if kind == TRANSFER_FEE_CONFIG:
             if length != _TRANSFER_FEE.size:
-                raise UnknownLayout(f"the mint {name} has a TransferFeeConfig of {length} bytes")
+                raise UnknownLayout(f"the mint {format_address(mint)} has a TransferFeeConfig of {length} bytes")
             _, older_max, older_bps, newer_epoch, newer_max, newer_bps = _TRANSFER_FEE.unpack_from(data, at)
             if older_bps > BPS or newer_bps > BPS:
-                raise UnsupportedToken(f"the mint {name} withholds more than all")
+                raise UnsupportedToken(f"the mint {format_address(mint)} withholds more than all")
             found = TransferFee(older_bps, older_max, newer_epoch, newer_bps, newer_max)
         elif kind == TRANSFER_HOOK:
             if length != 64 or any(data[at + 32 : at + 64]):
-                raise UnsupportedToken(f"the mint {name} calls a transfer hook: what arrives cannot be known")
+                raise UnsupportedToken(
+                    f"the mint {format_address(mint)} calls a transfer hook: what arrives cannot be known"
+                )
         elif kind not in HARMLESS:
-            raise UnsupportedToken(f"the mint {name} has extension {kind}, whose effect on a transfer is not modelled")
+            raise UnsupportedToken(
+                f"the mint {format_address(mint)} has extension {kind}, whose effect on a transfer is not modelled"
+            )
         at += length
     return found

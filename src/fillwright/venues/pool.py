@@ -12,15 +12,16 @@ base units. What `quote` returns as `out_amount` is what arrives in the trader's
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from fillwright.core.accounts import Account, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import AmountOverflow, AmountTooSmall, MissingAccount, UnknownLayout
-from fillwright.core.units import BPS, U64_MAX, BaseUnits, Bps
+from fillwright.core.units import BPS, BaseUnits, Bps
 
 Q64: Final = 2**64
 
@@ -74,46 +75,63 @@ class Pool(Protocol):
         """Return the instruction that makes the quoted swap, or fails if it would pay less than `min_out_amount`."""
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """How accounts of one kind are told from all others. `length` is in bytes: exactly, or at least `is_length_min`."""
+    """How accounts of one kind are told from all others, and what is in them.
 
-    what: str
-    owner: Address
-    length: int
-    discriminator: bytes
-    is_length_min: bool = False
+    `fields` are those behind the discriminator, in the format of `struct`: they cover the account, of which nothing
+    more may follow unless `is_open_ended`.
+    """
+
+    def __init__(
+        self, what: str, owner: Address, discriminator: bytes, fields: str, *, is_open_ended: bool = False
+    ) -> None:
+        layout = struct.Struct(f"<{len(discriminator)}s{fields}")
+        self.what = what
+        self.owner = owner
+        self.discriminator = discriminator
+        self.length = layout.size
+        self.is_open_ended = is_open_ended
+        self._unpack = layout.unpack_from if is_open_ended else layout.unpack
 
     def fits(self, account: Account) -> bool:
         data = account.data
         return (
             account.owner == self.owner
             and data.startswith(self.discriminator)
-            and (len(data) == self.length or (self.is_length_min and len(data) > self.length))
+            and (len(data) == self.length or (self.is_open_ended and len(data) > self.length))
         )
 
     def read(self, accounts: Mapping[Address, Account], address: Address) -> bytes:
         """Return the data of an account that is of this kind. Raise MissingAccount or UnknownLayout."""
         account = accounts.get(address)
-        if account is not None and self.fits(account):
-            return account.data
-        if account is not None:
-            raise self._unknown(account, address)
-        raise MissingAccount(
-            f"the {self.what} {format_address(address)} is missing: read the pool anew, with all its accounts"
-        )
+        if account is None or not self.fits(account):
+            raise self._refused(account, address)
+        return account.data
 
-    def _unknown(self, account: Account, address: Address) -> UnknownLayout:
+    def unpack(self, accounts: Mapping[Address, Account], address: Address) -> tuple[Any, ...]:
+        """Return the discriminator and the fields of an account of this kind. Raise MissingAccount or UnknownLayout."""
+        try:
+            account = accounts[address]
+            fields = self._unpack(account.data)
+        except (KeyError, struct.error):
+            raise self._refused(accounts.get(address), address) from None
+        if fields[0] != self.discriminator or account.owner != self.owner:
+            raise self._refused(account, address)
+        return fields
+
+    def _refused(self, account: Account | None, address: Address) -> MissingAccount | UnknownLayout:
+        name = format_address(address)
+        if account is None:
+            return MissingAccount(f"the {self.what} {name} is missing: read the pool anew, with all its accounts")
         data = account.data
         if account.owner != self.owner:
             why = f"its owner is {format_address(account.owner)}"
         elif not data.startswith(self.discriminator):
             why = f"it begins with {data[:8].hex()}"
         else:
-            why = f"it has {len(data)} bytes, not {'at least ' if self.is_length_min else ''}{self.length}"
+            why = f"it has {len(data)} bytes, not {'at least ' if self.is_open_ended else ''}{self.length}"
         return UnknownLayout(
-            f"{format_address(address)} is no {self.what} as this version knows it: {why}; the program may have been"
-            " upgraded"
+            f"{name} is no {self.what} as this version knows it: {why}; the program may have been upgraded"
         )
 
 
@@ -135,30 +153,26 @@ class PoolType:
 
 def up(numerator: int, denominator: int) -> int:
     """Return the quotient, rounded up."""
-    return -(-numerator // denominator)
+    return (numerator + denominator - 1) // denominator
 
 
-def check_amount(amount: BaseUnits) -> None:
-    """Return if an amount can be swapped. Raise AmountTooSmall or AmountOverflow."""
+def unswappable(amount: BaseUnits) -> AmountTooSmall | AmountOverflow:
+    """Return why nobody can swap an amount: it is not positive, or no u64."""
     if amount <= 0:
-        raise AmountTooSmall("nothing is to be swapped: ask for at least one base unit")
-    if amount > U64_MAX:
-        raise AmountOverflow("the amount is larger than any account can hold (2^64 - 1 base units)")
+        return AmountTooSmall("nothing is to be swapped: ask for at least one base unit")
+    return AmountOverflow("the amount is larger than any account can hold (2^64 - 1 base units)")
 
 
-def check_room(held: BaseUnits, arriving: BaseUnits, pool: Address) -> None:
-    """Return if an account that holds `held` can take more. Raise AmountOverflow if not."""
-    if held + arriving > U64_MAX:
-        raise AmountOverflow(f"the pool {format_address(pool)} cannot hold so much: swap less")
-
-
-def check_received(amount: BaseUnits, pool: Address) -> BaseUnits:
-    """Return what is received, if that is something and fits an account."""
+def unpayable(amount: BaseUnits, pool: Address) -> AmountTooSmall | AmountOverflow:
+    """Return why a pool cannot pay an amount: it is not positive, or no u64."""
     if amount <= 0:
-        raise AmountTooSmall(f"the pool {format_address(pool)} would pay nothing for so little: swap more")
-    if amount > U64_MAX:
-        raise AmountOverflow(f"the pool {format_address(pool)} would pay more than an account can hold: swap less")
-    return amount
+        return AmountTooSmall(f"the pool {format_address(pool)} would pay nothing for so little: swap more")
+    return AmountOverflow(f"the pool {format_address(pool)} would pay more than an account can hold: swap less")
+
+
+def no_room(pool: Address) -> AmountOverflow:
+    """Return why a pool cannot take an amount: an account or counter of it would be no u64 any more."""
+    return AmountOverflow(f"the pool {format_address(pool)} cannot hold so much: swap less")
 
 
 def impact_bps(in_net: BaseUnits, out_gross: BaseUnits, price_in: int, price_out: int) -> Bps:
@@ -167,5 +181,5 @@ def impact_bps(in_net: BaseUnits, out_gross: BaseUnits, price_in: int, price_out
     `in_net` is what reaches the curve and `out_gross` what leaves it, so that fees do not count.
     """
     fair = in_net * price_out
-    missing = fair - out_gross * price_in
-    return -(-BPS * missing // fair) if missing > 0 else 0
+    short = BPS - BPS * out_gross * price_in // fair if fair else 0
+    return short if short > 0 else 0

@@ -12,7 +12,7 @@ from typing import Final
 from fillwright.core.accounts import Address
 from fillwright.core.programs import SPL_TOKEN
 from fillwright.localnet.program import Call, Effect, ProgramFailed, Transfer, check_transferable
-from fillwright.venues.raydium.amm_v4 import AUTHORITY, POOL_BYTES
+from fillwright.venues.raydium.amm_v4 import AUTHORITY, POOL_LAYOUT
 
 INVALID_PROGRAM_ADDRESS: Final = 1
 WRONG_COIN_VAULT: Final = 4
@@ -45,7 +45,7 @@ def swap(call: Call) -> Effect:
     coin_at, pc_at, source_at, destination_at, trader_at = places
     amount, least = unpack_from("<QQ", call.data, 1)
     call.expect(0, SPL_TOKEN, INVALID_TOKEN_PROGRAM)
-    pool = call.own(1, b"", POOL_BYTES, writable=True)
+    pool = call.own(1, POOL_LAYOUT, writable=True)
     call.expect(2, AUTHORITY, INVALID_PROGRAM_ADDRESS)
     vaults = [Address(bytes(pool[at : at + 32])) for at in (336, 368)]
     mints = [Address(bytes(pool[at : at + 32])) for at in (400, 432)]

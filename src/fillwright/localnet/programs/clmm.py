@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from struct import pack_into, unpack_from
 from typing import Final
 
-from fillwright.core.accounts import Account, Address
+from fillwright.core.accounts import Address
 from fillwright.localnet.program import (
     REQUIRE_GT_VIOLATED,
     Call,
@@ -23,15 +23,11 @@ from fillwright.localnet.program import (
     check_transferable,
 )
 from fillwright.venues.raydium.clmm import (
-    AMM_CONFIG,
-    CONFIG_BYTES,
-    EXTENSION,
-    EXTENSION_BYTES,
-    POOL_BYTES,
-    POOL_STATE,
+    CONFIG_LAYOUT,
+    EXTENSION_LAYOUT,
+    POOL_LAYOUT,
     SWAP_V2,
-    TICK_ARRAY,
-    TICK_ARRAY_BYTES,
+    TICK_ARRAY_LAYOUT,
     TICK_BYTES,
     TICKS,
     TICKS_AT,
@@ -191,10 +187,10 @@ def swap(call: Call) -> Effect:
     if limit or limit_high or not is_input:
         raise NotEmulated("price limits and exact out")
     trader = call.key(0, signer=True)
-    pool = call.own(2, POOL_STATE, POOL_BYTES, writable=True)
+    pool = call.own(2, POOL_LAYOUT, writable=True)
     address = call.key(2)
     call.expect(1, Address(bytes(pool[9:41])))
-    config = call.own(1, AMM_CONFIG, CONFIG_BYTES)
+    config = call.own(1, CONFIG_LAYOUT)
     source, destination = call.key(3, writable=True), call.key(4, writable=True)
     mints = [Address(bytes(pool[at : at + 32])) for at in (73, 105)]
     vaults = [Address(bytes(pool[at : at + 32])) for at in (137, 169)]
@@ -278,17 +274,13 @@ def _arrays(call: Call, pool_address: Address, pool: bytearray) -> tuple[deque[t
     for index in range(13, len(call.accounts)):
         address = call.key(index, writable=True)
         account = call.state.account(address)
-        if account is None or account.owner != call.program:
+        if account is None or account.data[8:40] != pool_address:
             continue  # what is there for other purposes
-        if _is(account, EXTENSION, EXTENSION_BYTES, pool_address):
+        if EXTENSION_LAYOUT.fits(account):
             sides = (account.data[40 : 40 + SIDE_BYTES], account.data[40 + SIDE_BYTES : 40 + 2 * SIDE_BYTES])
-        elif _is(account, TICK_ARRAY, TICK_ARRAY_BYTES, pool_address):
+        elif TICK_ARRAY_LAYOUT.fits(account):
             arrays.append((address, bytearray(account.data)))
     return arrays, bits_of(bytes(pool[904 : 904 + DEFAULT_BYTES]), *sides)
-
-
-def _is(account: Account, discriminator: bytes, length: int, pool: Address) -> bool:
-    return len(account.data) == length and account.data.startswith(discriminator) and account.data[8:40] == pool
 
 
 def _program_of(call: Call, mint: Address) -> Address:

@@ -17,7 +17,7 @@ from fillwright.localnet.program import (
     Transfer,
     check_transferable,
 )
-from fillwright.venues.raydium.cpmm import AMM_CONFIG, AUTHORITY, CONFIG_BYTES, POOL_BYTES, POOL_STATE, SWAP_BASE_INPUT
+from fillwright.venues.raydium.cpmm import AUTHORITY, CONFIG_LAYOUT, POOL_LAYOUT, SWAP_BASE_INPUT
 
 NOT_APPROVED: Final = 6000
 EXCEEDED_SLIPPAGE: Final = 6005
@@ -30,11 +30,11 @@ def swap(call: Call) -> Effect:
     amount, least = call.arguments(SWAP_BASE_INPUT, "<QQ")
     trader = call.key(0, signer=True)
     call.expect(1, AUTHORITY, CONSTRAINT_SEEDS)
-    pool = call.own(3, POOL_STATE, POOL_BYTES, writable=True)
+    pool = call.own(3, POOL_LAYOUT, writable=True)
     source, destination = call.key(4, writable=True), call.key(5, writable=True)
     vault_in, vault_out = call.key(6, writable=True), call.key(7, writable=True)
     call.expect(2, Address(bytes(pool[8:40])))
-    config = call.own(2, AMM_CONFIG, CONFIG_BYTES)
+    config = call.own(2, CONFIG_LAYOUT)
     vaults = [Address(bytes(pool[at : at + 32])) for at in (72, 104)]
     mints = [Address(bytes(pool[at : at + 32])) for at in (168, 200)]
     programs = [Address(bytes(pool[at : at + 32])) for at in (232, 264)]

@@ -24,7 +24,7 @@ from fillwright.localnet.program import (
     Transfer,
     check_transferable,
 )
-from fillwright.venues.meteora.damm_v1 import POOL, POOL_BYTES_MIN, SWAP, VAULT, VAULT_BYTES_MIN
+from fillwright.venues.meteora.damm_v1 import POOL_LAYOUT, SWAP, VAULT_LAYOUT
 
 VAULT_DISABLED: Final = 6000
 EXCEEDED_SLIPPAGE: Final = 6004
@@ -61,7 +61,7 @@ class _Vault:
 
 def swap(call: Call) -> Effect:
     amount, least = call.arguments(SWAP, "<QQ")
-    pool = call.own(0, POOL, POOL_BYTES_MIN, writable=True)
+    pool = call.own(0, POOL_LAYOUT, writable=True)
     address = call.key(0)
     source, destination = call.key(1, writable=True), call.key(2, writable=True)
     vaults = [_vault(call, pool, side) for side in (0, 1)]
@@ -124,7 +124,7 @@ def _vault(call: Call, pool: bytearray, side: int) -> _Vault:
     """Return a vault of the pool, having checked the accounts that the call brings for it. Raise ProgramFailed."""
     address, share_account = (Address(bytes(pool[at + 32 * side : at + 32 * side + 32])) for at in (104, 168))
     call.expect(3 + side, address, CONSTRAINT_HAS_ONE, writable=True)
-    data = call.of(METEORA_VAULT, address, VAULT, VAULT_BYTES_MIN)
+    data = call.of(VAULT_LAYOUT, address)
     tokens, mint, share_mint = (Address(bytes(data[at : at + 32])) for at in (19, 83, 115))
     for index, expected in ((5 + side, tokens), (7 + side, share_mint), (9 + side, share_account)):
         call.expect(index, expected, CONSTRAINT_HAS_ONE, writable=True)

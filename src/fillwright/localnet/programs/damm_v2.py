@@ -17,7 +17,7 @@ from fillwright.localnet.program import (
     Transfer,
     check_transferable,
 )
-from fillwright.venues.meteora.damm_v2 import AUTHORITY, EVENT_AUTHORITY, POOL, POOL_BYTES, SWAP2
+from fillwright.venues.meteora.damm_v2 import AUTHORITY, EVENT_AUTHORITY, POOL_LAYOUT, SWAP2
 
 MATH_OVERFLOW: Final = 6000
 EXCEEDED_SLIPPAGE: Final = 6002
@@ -54,7 +54,7 @@ def swap(call: Call) -> Effect:
     if mode != 0:
         raise NotEmulated("partial fills and exact out")
     call.expect(0, AUTHORITY)
-    pool = _Pool(call.own(1, POOL, POOL_BYTES, writable=True))
+    pool = _Pool(call.own(1, POOL_LAYOUT, writable=True))
     source, destination = call.key(2, writable=True), call.key(3, writable=True)
     vault_a, vault_b, mint_a, mint_b = pool.key(232), pool.key(264), pool.key(168), pool.key(200)
     programs = [TOKEN_2022 if pool.get(at, 1) else SPL_TOKEN for at in (482, 483)]

@@ -26,16 +26,13 @@ from fillwright.localnet.program import (
     check_transferable,
 )
 from fillwright.venues.meteora.dlmm import (
-    ARRAY_BYTES,
-    BIN_ARRAY,
+    ARRAY_LAYOUT,
     BIN_BYTES,
     BINS,
     BINS_AT,
-    BITMAP_EXTENSION,
     EVENT_AUTHORITY,
-    EXTENSION_BYTES,
-    LB_PAIR,
-    PAIR_BYTES,
+    EXTENSION_LAYOUT,
+    PAIR_LAYOUT,
     SWAP2,
 )
 
@@ -171,7 +168,7 @@ def swap(call: Call) -> Effect:
     amount, least, slices = call.arguments(SWAP2, "<QQI")
     if slices:
         raise NotEmulated("transfer hooks")
-    pair = call.own(0, LB_PAIR, PAIR_BYTES, writable=True)
+    pair = call.own(0, PAIR_LAYOUT, writable=True)
     address = call.key(0)
     reserves = [Address(bytes(pair[at : at + 32])) for at in (152, 184)]
     mints = [Address(bytes(pair[at : at + 32])) for at in (88, 120)]
@@ -199,10 +196,10 @@ def swap(call: Call) -> Effect:
     i, o = (0, 1) if is_down else (1, 0)
     extension = None
     if call.key(1) != METEORA_DLMM:
-        extension = bytes(call.own(1, BITMAP_EXTENSION, EXTENSION_BYTES, writable=True))
+        extension = bytes(call.own(1, EXTENSION_LAYOUT, writable=True))
     arrays = dict[int, tuple[Address, bytearray]]()
     for index in range(16, len(call.accounts)):
-        array = call.own(index, BIN_ARRAY, ARRAY_BYTES, writable=True)
+        array = call.own(index, ARRAY_LAYOUT, writable=True)
         if bytes(array[24:56]) == address:
             arrays[unpack_from("<q", array, 8)[0]] = (call.key(index), array)
     under_way = _Swap(call, pair, extension, arrays, is_down, call.arriving(mints[i], programs[i], amount))

@@ -35,25 +35,25 @@ from fillwright.core.errors import (
     UnsupportedToken,
 )
 from fillwright.core.programs import METEORA_DAMM_V1, METEORA_VAULT, SPL_TOKEN, TOKEN_2022
-from fillwright.core.units import BaseUnits
-from fillwright.venues.mints import balance, need, supply
+from fillwright.core.units import U64_MAX, BaseUnits
+from fillwright.venues.mints import balance, supply
 from fillwright.venues.pool import (
     Layout,
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
-    check_room,
     impact_bps,
-    up,
+    no_room,
+    unpayable,
+    unswappable,
 )
 
 ALL_PROFIT: Final = 1_000_000_000_000  # shares of a vault's profit are millionths of millionths
 PRICE_SCALE: Final = 1_000_000  # Marinade's price has 6 decimals
 PRICE_KEPT_S: Final = 600
 STEPS_MAX: Final = 256
-STABLE_BITS: Final = 192  # the width of the program's integers in the stable curve
+STABLE_MAX: Final = 2**192 - 1  # the program's greatest integer in the stable curve
+PERMISSIONED, PERMISSIONLESS = 0, 1  # types of pools
 CONSTANT_PRODUCT, STABLE = 0, 1
 MARINADE: Final = 1
 SLOTS, SECONDS = 0, 1  # what activation is counted in
@@ -61,20 +61,23 @@ COMPUTE_UNITS: Final = 108_000
 COMPUTE_UNITS_STABLE: Final = 165_000
 
 # Pool: mints, vaults, the pool's shares of them; then whether it is on, where fees go, fees, activation, the curve.
-POOL_BYTES_MIN: Final = 875
-STABLE_POOL_BYTES_MIN: Final = 925
-POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
-POOL_LAYOUT: Final = Layout("DAMM v1 pool", METEORA_DAMM_V1, POOL_BYTES_MIN, POOL, is_length_min=True)
-_KEYS: Final = Struct("<40x32s32s32s32s32s32s")
-_POOL: Final = Struct("<233xB32s32s32xQQQQB32s8xQ64xB398xB")
-_STABLE: Final = Struct("<875xQQQxQQB")
+POOL_LAYOUT: Final = Layout(
+    "DAMM v1 pool",
+    METEORA_DAMM_V1,
+    bytes.fromhex("f19a6d0411b16dbc"),
+    "32x32s32s32s32s32s32s xB32s32s 32xQQQQ B32s8xQ64xB 398xB",
+    is_open_ended=True,
+)
+_STABLE: Final = Struct("<875xQQQxQQB8x")
 
 # Vault: whether it takes deposits, what it owns, its token account; token and share mint; profit that is still locked.
-VAULT_BYTES_MIN: Final = 1227
-VAULT: Final = bytes.fromhex("d308e82b02987577")
-VAULT_LAYOUT: Final = Layout("dynamic vault", METEORA_VAULT, VAULT_BYTES_MIN, VAULT, is_length_min=True)
-_VAULT: Final = Struct("<8xB2xQ32s32x32s32s1056xQQQ")
-_VAULT_KEYS: Final = Struct("<19x32s64x32s")
+VAULT_LAYOUT: Final = Layout(
+    "dynamic vault",
+    METEORA_VAULT,
+    bytes.fromhex("d308e82b02987577"),
+    "B2xQ32s 32x32s32s 1056xQQQ",
+    is_open_ended=True,
+)
 
 SWAP: Final = bytes.fromhex("f8c69e91e17587c8")
 _ARGUMENTS: Final = Struct("<8sQQ")
@@ -112,12 +115,14 @@ class Side(msgspec.Struct, frozen=True):
                 f"the vault {format_address(self.vault)} was changed after the clock was read: read them at one slot"
             )
         released = (now_s - self.reported_s) * self.release
-        locked = self.locked_profit * (ALL_PROFIT - released) // ALL_PROFIT if released <= ALL_PROFIT else 0
-        if locked > self.total:
+        if released >= ALL_PROFIT:
+            return self.total
+        unlocked = self.total - self.locked_profit * (ALL_PROFIT - released) // ALL_PROFIT
+        if unlocked < 0:
             raise InvalidPool(f"the vault {format_address(self.vault)} has more profit than it owns")
-        if locked == self.total:
+        if unlocked == 0:
             raise InsufficientLiquidity(f"the vault {format_address(self.vault)} is empty: take another pool")
-        return self.total - locked
+        return unlocked
 
 
 class StableCurve(msgspec.Struct, frozen=True):
@@ -174,9 +179,12 @@ class DammV1Pool(msgspec.Struct, frozen=True):
         Raise NotTradable, NotYetOpen, InsufficientLiquidity, AmountTooSmall, AmountOverflow, StableCurveUnsupported or
         InvalidPool.
         """
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         given, taken = (self.a, self.b) if a_to_b else (self.b, self.a)
-        self._check_open(given, at)
+        point = at.slot if self.is_by_slot else at.unix_time_s
+        if not self.is_on or not given.takes_deposits or point < self.activation_point:
+            raise self._closed(given)
         owned_in, owned_out = given.unlocked(at.unix_time_s), taken.unlocked(at.unix_time_s)
         reserve_in = given.shares * owned_in // given.supply
         reserve_out = taken.shares * owned_out // taken.supply
@@ -189,8 +197,8 @@ class DammV1Pool(msgspec.Struct, frozen=True):
         minted = deposit * given.supply // owned_in
         if minted == 0:
             raise AmountTooSmall(f"the pool {format_address(self.address)} would get no share for so little: swap more")
-        check_room(max(given.total, given.held), deposit, self.address)
-        check_room(given.supply, minted, self.address)
+        if given.total + deposit > U64_MAX or given.held + deposit > U64_MAX or given.supply + minted > U64_MAX:
+            raise no_room(self.address)
         reserve_after = (given.shares + minted) * (owned_in + deposit) // (given.supply + minted)
         swapped = reserve_after - reserve_in - (trade_fee - protocol_fee)
         if swapped <= 0:
@@ -198,11 +206,13 @@ class DammV1Pool(msgspec.Struct, frozen=True):
 
         if self.curve is None:
             price_in, price_out = reserve_in, reserve_out
-            gross = reserve_out - up(reserve_in * reserve_out, reserve_in + swapped)
+            gross = reserve_out * swapped // (reserve_in + swapped)
         else:
             gross, price_in, price_out = self._stable(self.curve, reserve_in, reserve_out, swapped, a_to_b, at)
-        burned = check_received(gross, self.address) * taken.supply // owned_out
-        received = check_received(burned * owned_out // taken.supply, self.address)
+        burned = gross * taken.supply // owned_out
+        received = burned * owned_out // taken.supply
+        if received <= 0:
+            raise unpayable(received, self.address)
         if received >= taken.held:
             raise InsufficientLiquidity(
                 f"the pool {format_address(self.address)} would pay {received}, but its vault holds {taken.held}"
@@ -244,16 +254,14 @@ class DammV1Pool(msgspec.Struct, frozen=True):
             _ARGUMENTS.pack(SWAP, quote.in_amount, min_out_amount),
         )
 
-    def _check_open(self, given: Side, at: ChainTime) -> None:
+    def _closed(self, given: Side) -> NotTradable | NotYetOpen:
+        name = format_address(self.address)
         if not self.is_on:
-            raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
-        if (at.slot if self.is_by_slot else at.unix_time_s) < self.activation_point:
-            unit = "slot" if self.is_by_slot else "Unix time"
-            raise NotYetOpen(f"the pool {format_address(self.address)} opens at {unit} {self.activation_point}")
+            return NotTradable(f"swaps are switched off in the pool {name}: take another pool")
         if not given.takes_deposits:
-            raise NotTradable(
-                f"a vault of the pool {format_address(self.address)} takes no deposits: take another pool"
-            )
+            return NotTradable(f"a vault of the pool {name} takes no deposits: take another pool")
+        unit = "slot" if self.is_by_slot else "Unix time"
+        return NotYetOpen(f"the pool {name} opens at {unit} {self.activation_point}")
 
     def _stable(
         self,
@@ -282,7 +290,7 @@ class DammV1Pool(msgspec.Struct, frozen=True):
         gross = (y - left) // scale_out
         if gross >= reserve_out:
             raise InsufficientLiquidity(f"the pool {name} would be emptied: swap less")
-        even, tilt = 4 * ann * x * x * y * y, invariant**3
+        even, tilt = 4 * ann * x * x * y * y, invariant * invariant * invariant
         return gross, (even + tilt * x) * scale_out, (even + tilt * y) * scale_in
 
 
@@ -292,13 +300,14 @@ def stable_invariant(x: int, y: int, ann: int) -> int | None:
     None if it cannot: its integers are too narrow, or the steps lead nowhere. Source: `compute_d` of the stable curve.
     """
     d = total = x + y
-    if _is_too_wide(total * total):
+    if total * total > STABLE_MAX:
         return None
+    twice_x, twice_y, weight = 2 * x, 2 * y, total * ann
     for _ in range(STEPS_MAX):
-        product = d * d // (2 * x) * d
-        k = product // (2 * y)
-        numerator = d * (total * ann + 2 * k)
-        if _is_too_wide(product) or _is_too_wide(numerator):
+        product = d * d // twice_x * d
+        k = product // twice_y
+        numerator = d * (weight + 2 * k)
+        if product > STABLE_MAX or numerator > STABLE_MAX:
             return None
         before, d = d, numerator // ((ann - 1) * d + 3 * k)
         if abs(d - before) <= 1:
@@ -312,13 +321,13 @@ def stable_other(x: int, d: int, ann: int) -> int | None:
     Source: `compute_y` of the stable curve.
     """
     product = d * d // (2 * x) * d
-    if _is_too_wide(product):
+    if product > STABLE_MAX:
         return None
     c, b = product // (2 * ann), d // ann + x
-    y = d
+    y, b = d, b - d
     for _ in range(STEPS_MAX):
-        numerator, denominator = y * y + c, 2 * y + b - d
-        if denominator <= 0 or _is_too_wide(numerator):
+        numerator, denominator = y * y + c, 2 * y + b
+        if denominator <= 0 or numerator > STABLE_MAX:
             return None
         before, y = y, numerator // denominator
         if abs(y - before) <= 1:
@@ -326,23 +335,19 @@ def stable_other(x: int, d: int, ann: int) -> int | None:
     return None
 
 
-def _is_too_wide(number: int) -> bool:
-    return number >> STABLE_BITS > 0
-
-
 def _fee(amount: BaseUnits, numerator: int, denominator: int) -> BaseUnits:
     """Return the fee, which is at least one unit if there is any. Source: `PoolFees.calculate_fee`."""
-    return max(amount * numerator // denominator, 1) if numerator and amount else 0
+    return amount * numerator // denominator or (1 if numerator and amount else 0)
 
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: vaults, the pool's shares; then what the vaults name."""
-    data = POOL_LAYOUT.read(accounts, address)
-    _, _, vault_a, vault_b, shares_a, shares_b = _KEYS.unpack_from(data)
+    _, _, _, vault_a, vault_b, shares_a, shares_b, *_ = POOL_LAYOUT.unpack(accounts, address)
     of_vaults: list[Address] = []
     for vault in (vault_a, vault_b):
         if vault in accounts:
-            of_vaults += _VAULT_KEYS.unpack_from(VAULT_LAYOUT.read(accounts, vault))
+            _, _, _, account, _, share_mint, *_ = VAULT_LAYOUT.unpack(accounts, vault)
+            of_vaults += (account, share_mint)
     return (address, vault_a, vault_b, shares_a, shares_b, *of_vaults)
 
 
@@ -352,22 +357,20 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     Raise UnknownLayout, InvalidPool, UnsupportedMode, StableCurveUnsupported, UnsupportedToken, NotTradable,
     InsufficientLiquidity or MissingAccount.
     """
-    data = POOL_LAYOUT.read(accounts, address)
-    name = format_address(address)
-    mint_a, mint_b, vault_a, vault_b, shares_a, shares_b = _KEYS.unpack_from(data)
     (
-        is_on, fee_account_a, fee_account_b, trade_fee, trade_fee_of, protocol_fee, protocol_fee_of,
+        _, mint_a, mint_b, vault_a, vault_b, shares_a, shares_b, is_on, fee_account_a, fee_account_b,
+        trade_fee, trade_fee_of, protocol_fee, protocol_fee_of,
         pool_type, stake, activation_point, activation_type, curve_type,
-    ) = _POOL.unpack_from(data)  # fmt: skip
-    if pool_type > 1 or activation_type not in (SLOTS, SECONDS) or curve_type not in (CONSTANT_PRODUCT, STABLE):
+    ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
+    if pool_type > PERMISSIONLESS or activation_type > SECONDS or curve_type > STABLE:
         raise UnsupportedMode(
-            f"the pool {name} is of type {pool_type}, with activation {activation_type} and curve {curve_type}:"
-            " that is not known"
+            f"the pool {format_address(address)} is of type {pool_type}, with activation {activation_type} and curve"
+            f" {curve_type}: that is not known"
         )
     if trade_fee > trade_fee_of or protocol_fee > protocol_fee_of or not trade_fee_of or not protocol_fee_of:
-        raise InvalidPool(f"the pool {name} takes more than all as its fee")
+        raise InvalidPool(f"the pool {format_address(address)} takes more than all as its fee")
     if vault_a == vault_b or mint_a == mint_b:
-        raise InvalidPool(f"both sides of the pool {name} are the same")
+        raise InvalidPool(f"both sides of the pool {format_address(address)} are the same")
     return DammV1Pool(
         address,
         _side(address, accounts, mint_a, vault_a, shares_a, fee_account_a),
@@ -379,7 +382,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         trade_fee_of,
         protocol_fee,
         protocol_fee_of,
-        None if curve_type == CONSTANT_PRODUCT else _curve(data, name, stake),
+        None if curve_type == CONSTANT_PRODUCT else _curve(accounts[address].data, address, stake),
     )
 
 
@@ -391,28 +394,34 @@ def _side(
     share_account: Address,
     fee_account: Address,
 ) -> Side:
-    is_enabled, total, vault_account, vault_mint, share_mint, locked_profit, reported_s, release = _VAULT.unpack_from(
-        VAULT_LAYOUT.read(accounts, vault)
-    )
-    name = format_address(pool)
+    (
+        _, is_enabled, total, vault_account, vault_mint, share_mint, locked_profit, reported_s, release,
+    ) = VAULT_LAYOUT.unpack(accounts, vault)  # fmt: skip
     if vault_mint != mint:
-        raise InvalidPool(f"a vault of the pool {name} is for another token than the pool says")
-    if need(accounts, vault_account, "the vault's account").owner == TOKEN_2022:
-        raise UnsupportedToken(f"a token of the pool {name} is of Token-2022, which this pool type does not know")
-    side = Side(
-        mint, vault, vault_account, share_mint, share_account, fee_account, is_enabled == 1, total,
-        balance(accounts, vault_account, mint, SPL_TOKEN), supply(accounts, share_mint),
-        balance(accounts, share_account, share_mint, SPL_TOKEN), locked_profit, reported_s, release,
+        raise InvalidPool(f"a vault of the pool {format_address(pool)} is for another token than the pool says")
+    try:
+        held = balance(accounts, vault_account, mint, SPL_TOKEN)
+    except UnknownLayout:
+        if accounts[vault_account].owner != TOKEN_2022:
+            raise
+        raise UnsupportedToken(
+            f"a token of the pool {format_address(pool)} is of Token-2022, which this pool type does not know"
+        ) from None
+    all_shares = supply(accounts, share_mint)
+    shares = balance(accounts, share_account, share_mint, SPL_TOKEN)
+    if shares > all_shares:
+        raise InvalidPool(f"the pool {format_address(pool)} has more shares of a vault than there are")
+    if shares == 0 or total == 0:
+        raise InsufficientLiquidity(f"the pool {format_address(pool)} is empty: take another pool")
+    return Side(
+        mint, vault, vault_account, share_mint, share_account, fee_account, is_enabled == 1, total, held, all_shares,
+        shares, locked_profit, reported_s, release,
     )  # fmt: skip
-    if side.shares > side.supply:
-        raise InvalidPool(f"the pool {name} has more shares of a vault than there are")
-    if side.shares == 0 or side.total == 0:
-        raise InsufficientLiquidity(f"the pool {name} is empty: take another pool")
-    return side
 
 
-def _curve(data: bytes, name: str, stake: Address) -> StableCurve:
-    if len(data) < STABLE_POOL_BYTES_MIN:
+def _curve(data: bytes, pool: Address, stake: Address) -> StableCurve:
+    name = format_address(pool)
+    if len(data) < _STABLE.size:
         raise UnknownLayout(f"the pool {name} ends in the middle of its stable curve: the program may have changed")
     amplification, multiplier_a, multiplier_b, price, price_from_s, depeg_type = _STABLE.unpack_from(data)
     if depeg_type != MARINADE:

@@ -39,30 +39,32 @@ from fillwright.venues.pool import (
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
-    check_room,
     impact_bps,
-    up,
+    no_room,
+    unpayable,
+    unswappable,
 )
 
 RATE: Final = 1_000_000_000  # fees are billionths
-FEE_MAX: Final = {0: 500_000_000, 1: 990_000_000}  # by fee version
+FEE_MAX: Final = (500_000_000, 990_000_000)  # by fee version
 VARIABLE_FEE_SCALE: Final = 100_000_000_000
 LINEAR, EXPONENTIAL = 0, 1  # how the base fee falls
 FEE_ON_OUTPUT, FEE_ON_B, COMPOUNDING = 0, 1, 2  # how fees are collected
 SLOTS, SECONDS = 0, 1  # what activation and schedule are counted in
-TOKEN_PROGRAMS: Final = (SPL_TOKEN, TOKEN_2022)
 COMPUTE_UNITS: Final = 34_000
 EXACT_IN: Final = 0
 
-# Pool, 1112 bytes. First line: the fees. Then what the mints and vaults are, liquidity, protocol fees, and the range.
-POOL_BYTES: Final = 1112
-POOL: Final = bytes.fromhex("f19a6d0411b16dbc")
-POOL_LAYOUT: Final = Layout("DAMM v2 pool", METEORA_DAMM_V2, POOL_BYTES, POOL)
-_POOL: Final = Struct("<8xQB5xHQQ8xB5xHB11xIH14xQQ16xQQ32x32s32s32s32s64xQQ16xQQ16xQQQQQQQBBBBBxBx112xQQ64xQQB")
-_MINTS: Final = Struct("<168x32s32s")
+# Pool. First the fees; then mints and vaults, liquidity and protocol fees, the range; then how it works, what it holds.
+POOL_LAYOUT: Final = Layout(
+    "DAMM v2 pool",
+    METEORA_DAMM_V2,
+    bytes.fromhex("f19a6d0411b16dbc"),
+    "QB5xHQQ 8xB5xHB11xIH14xQQ16xQQ 224xQQ16xQQ 16xQQQQQQ QBBBBBxBx 112xQQ64xQQB 415x",
+)
+_KEYS: Final = Struct("<168x32s32s32s32s")  # mints, vaults
+MINT_A, MINT_B = slice(168, 200), slice(200, 232)
 _TOKEN_FLAGS: Final = slice(482, 484)
+TOKEN_PROGRAMS: Final = (SPL_TOKEN, TOKEN_2022)
 
 SWAP2: Final = bytes.fromhex("414b3f4ceb5b5b88")
 _ARGUMENTS: Final = Struct("<8sQQB")
@@ -71,21 +73,18 @@ EVENT_AUTHORITY: Final = derive(METEORA_DAMM_V2, b"__event_authority")
 
 
 class DammV2Pool(msgspec.Struct, frozen=True):
-    """Fees are in billionths, square roots of prices in Q64, `liquidity` in units times 2^64.
+    """`data` is the pool's account: keys are looked up in it when they are needed, for the instruction above all.
+
+    Fees are in billionths, square roots of prices in Q64, `liquidity` in units times 2^64.
 
     The base fee is `cliff_fee` at first and falls after each of `period_count` periods of `period_length` points: by
     `reduction` billionths, or by `reduction` bps if `is_exponential`. A point is a slot if `is_by_slot`, else a second.
     `are_reserves_tracked` says whether the pool knows what it holds; those of older programs do not.
-    `fee_room_a` and `fee_room_b` are how much more of protocol fees the pool can keep account of.
+    `fees_kept_a` and `fees_kept_b` are the greatest of the u64 in which the pool keeps account of protocol fees.
     """
 
     address: Address
-    mint_a: Address
-    mint_b: Address
-    vault_a: Address
-    vault_b: Address
-    program_a: Address
-    program_b: Address
+    data: bytes
     is_on: bool
     activation_point: int
     is_by_slot: bool
@@ -98,8 +97,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
     fee_max: int
     collect_fee_mode: int
     protocol_fee_percent: int
-    fee_room_a: BaseUnits
-    fee_room_b: BaseUnits
+    fees_kept_a: BaseUnits
+    fees_kept_b: BaseUnits
     liquidity: int
     sqrt_price: int
     sqrt_price_min: int
@@ -111,16 +110,24 @@ class DammV2Pool(msgspec.Struct, frozen=True):
     transfer_fee_b: TransferFee | None
 
     @property
+    def mint_a(self) -> Address:
+        return Address(self.data[MINT_A])
+
+    @property
+    def mint_b(self) -> Address:
+        return Address(self.data[MINT_B])
+
+    @property
     def accounts(self) -> tuple[Address, ...]:
-        mints = ((self.mint_a, self.program_a), (self.mint_b, self.program_b))
-        return (self.address, *(mint for mint, program in mints if program == TOKEN_2022))
+        return (self.address, *_mints_of_token_2022(self.data))
 
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays.
 
         Raise NotTradable, NotYetOpen, InsufficientLiquidity, AmountTooSmall, AmountOverflow or InvalidPool.
         """
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         if not self.is_on:
             raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
         point = at.slot if self.is_by_slot else at.unix_time_s
@@ -130,13 +137,16 @@ class DammV2Pool(msgspec.Struct, frozen=True):
         if a_to_b:
             reserve_in, reserve_out = self.reserve_a, self.reserve_b
             fee_in, fee_out = self.transfer_fee_a, self.transfer_fee_b
+            is_fee_on_input = False
         else:
             reserve_in, reserve_out = self.reserve_b, self.reserve_a
             fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
-        rate = min(self._base_fee(point) + self.variable_fee, self.fee_max)
-        is_fee_on_input = self.collect_fee_mode != FEE_ON_OUTPUT and not a_to_b
+            is_fee_on_input = self.collect_fee_mode != FEE_ON_OUTPUT
+        rate = (self._base_fee(point) if self.period_count else self.cliff_fee) + self.variable_fee
+        if rate > self.fee_max:
+            rate = self.fee_max
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
-        fee = up(arriving * rate, RATE) if is_fee_on_input else 0
+        fee = (arriving * rate + RATE - 1) // RATE if is_fee_on_input else 0
         swapped = arriving - fee
         if self.collect_fee_mode == COMPOUNDING:
             price_in, price_out = reserve_in, reserve_out
@@ -146,20 +156,27 @@ class DammV2Pool(msgspec.Struct, frozen=True):
             price_in, price_out = (1 << 128, square) if a_to_b else (square, 1 << 128)
             gross = self._cross(swapped, a_to_b)
         if self.are_reserves_tracked:
-            check_room(reserve_in, arriving, self.address)
+            if reserve_in + arriving > U64_MAX:
+                raise no_room(self.address)
             if gross > reserve_out:
                 raise InsufficientLiquidity(
                     f"the pool {format_address(self.address)} holds {reserve_out} and would pay {gross}: swap less"
                 )
-        check_received(gross, self.address)
+        if not 0 < gross <= U64_MAX:
+            raise unpayable(gross, self.address)
+        net = gross
         if not is_fee_on_input:
-            fee = up(gross * rate, RATE)
-        self._check_fee_room(fee, is_in_a=not a_to_b and not is_fee_on_input)
-        net = gross if is_fee_on_input else gross - fee
+            fee = (gross * rate + RATE - 1) // RATE
+            net -= fee
+        kept = self.fees_kept_b if a_to_b or is_fee_on_input else self.fees_kept_a
+        if kept + fee > U64_MAX and kept + fee * self.protocol_fee_percent // 100 > U64_MAX:
+            raise AmountOverflow(f"the pool {format_address(self.address)} cannot count so much in fees: swap less")
         received = net if fee_out is None else net - fee_out.of(net, at.epoch)
+        if received <= 0:
+            raise unpayable(received, self.address)
         return PoolQuote(
             amount,
-            check_received(received, self.address),
+            received,
             a_to_b,
             fee,
             is_fee_on_input,
@@ -169,6 +186,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
 
     def swap(self, quote: PoolQuote, min_out_amount: BaseUnits, trader: Trader) -> Instruction:
         """Return `swap2` for the quote, without a referrer: the program's own id says that there is none."""
+        mint_a, mint_b, vault_a, vault_b = _KEYS.unpack_from(self.data)
+        program_a, program_b = (TOKEN_PROGRAMS[flag] for flag in self.data[_TOKEN_FLAGS])
         return Instruction(
             METEORA_DAMM_V2,
             (
@@ -176,13 +195,13 @@ class DammV2Pool(msgspec.Struct, frozen=True):
                 AccountMeta(self.address, is_writable=True),
                 AccountMeta(trader.in_account, is_writable=True),
                 AccountMeta(trader.out_account, is_writable=True),
-                AccountMeta(self.vault_a, is_writable=True),
-                AccountMeta(self.vault_b, is_writable=True),
-                AccountMeta(self.mint_a),
-                AccountMeta(self.mint_b),
+                AccountMeta(vault_a, is_writable=True),
+                AccountMeta(vault_b, is_writable=True),
+                AccountMeta(mint_a),
+                AccountMeta(mint_b),
                 AccountMeta(trader.wallet, is_signer=True),
-                AccountMeta(self.program_a),
-                AccountMeta(self.program_b),
+                AccountMeta(program_a),
+                AccountMeta(program_b),
                 AccountMeta(METEORA_DAMM_V2),
                 AccountMeta(EVENT_AUTHORITY),
                 AccountMeta(METEORA_DAMM_V2),
@@ -191,8 +210,6 @@ class DammV2Pool(msgspec.Struct, frozen=True):
         )
 
     def _base_fee(self, point: int) -> int:
-        if self.period_length == 0 or self.reduction == 0:
-            return self.cliff_fee
         periods = min((point - self.activation_point) // self.period_length, self.period_count)
         if not self.is_exponential:
             return self.cliff_fee - self.reduction * periods
@@ -206,7 +223,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
         """Return what the range pays for the amount. Raise InsufficientLiquidity where the range ends."""
         liquidity, price = self.liquidity, self.sqrt_price
         if a_to_b:
-            after = up(liquidity * price, liquidity + swapped * price)
+            whole = liquidity + swapped * price
+            after = (liquidity * price + whole - 1) // whole
             if after < self.sqrt_price_min:
                 raise self._out_of_range()
             return liquidity * (price - after) >> 128
@@ -220,16 +238,15 @@ class DammV2Pool(msgspec.Struct, frozen=True):
             f"the pool {format_address(self.address)} has no liquidity at the price where the swap would end: swap less"
         )
 
-    def _check_fee_room(self, fee: BaseUnits, *, is_in_a: bool) -> None:
-        room = self.fee_room_a if is_in_a else self.fee_room_b
-        if fee * self.protocol_fee_percent // 100 > room:
-            raise AmountOverflow(f"the pool {format_address(self.address)} cannot count so much in fees: swap less")
-
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: the pool, and those of its mints that are of Token-2022."""
-    data = POOL_LAYOUT.read(accounts, address)
-    return (address, *(mint for mint, flag in zip(_MINTS.unpack_from(data), data[_TOKEN_FLAGS], strict=True) if flag))
+    return (address, *_mints_of_token_2022(POOL_LAYOUT.read(accounts, address)))
+
+
+def _mints_of_token_2022(pool: bytes) -> tuple[Address, ...]:
+    mints = zip((pool[MINT_A], pool[MINT_B]), pool[_TOKEN_FLAGS], strict=True)
+    return tuple(Address(mint) for mint, flag in mints if flag)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> DammV2Pool:  # noqa: ARG001  # as every pool type
@@ -237,57 +254,72 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
 
     Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken, InsufficientLiquidity or MissingAccount.
     """
-    data = POOL_LAYOUT.read(accounts, address)
     (
-        cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
+        _, cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
         is_dynamic, variable_fee_control, bin_step, step_low, step_high, volatility_low, volatility_high,
-        mint_a, mint_b, vault_a, vault_b, liquidity_low, liquidity_high, protocol_fee_a, protocol_fee_b,
+        liquidity_low, liquidity_high, fee_a, fee_b,
         min_low, min_high, max_low, max_high, price_low, price_high, activation_point, activation_type, status,
-        flag_a, flag_b, collect_fee_mode, fee_version, total_protocol_fee_a, total_protocol_fee_b,
+        flag_a, flag_b, collect_fee_mode, fee_version, total_fee_a, total_fee_b,
         reserve_a, reserve_b, layout_version,
-    ) = _POOL.unpack_from(data)  # fmt: skip
-    name = format_address(address)
-    if base_fee_mode not in (LINEAR, EXPONENTIAL):
-        raise UnsupportedMode(f"the pool {name} sets its base fee in mode {base_fee_mode}, which is not modelled")
-    if collect_fee_mode not in (FEE_ON_OUTPUT, FEE_ON_B, COMPOUNDING):
-        raise UnsupportedMode(f"the pool {name} collects fees in mode {collect_fee_mode}, which is not known")
-    if fee_version not in FEE_MAX:
-        raise UnsupportedMode(f"the pool {name} has fees of version {fee_version}, which is not known")
-    if activation_type not in (SLOTS, SECONDS):
-        raise UnsupportedMode(f"the pool {name} counts time in way {activation_type}, which is not known")
-    if layout_version > 1 or (collect_fee_mode == COMPOUNDING and layout_version != 1):
-        raise UnsupportedMode(f"the pool {name} keeps its reserves in version {layout_version}, which is not modelled")
+    ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
+    is_compounding = collect_fee_mode == COMPOUNDING
+    if base_fee_mode > EXPONENTIAL:
+        raise UnsupportedMode(
+            f"the pool {format_address(address)} sets its base fee in mode {base_fee_mode}, which is not modelled"
+        )
+    if collect_fee_mode > COMPOUNDING:
+        raise UnsupportedMode(
+            f"the pool {format_address(address)} collects fees in mode {collect_fee_mode}, which is not known"
+        )
+    if fee_version >= len(FEE_MAX):
+        raise UnsupportedMode(
+            f"the pool {format_address(address)} has fees of version {fee_version}, which is not known"
+        )
+    if activation_type > SECONDS:
+        raise UnsupportedMode(
+            f"the pool {format_address(address)} counts time in way {activation_type}, which is not known"
+        )
+    if layout_version > 1 or (is_compounding and layout_version != 1):
+        raise UnsupportedMode(
+            f"the pool {format_address(address)} keeps its reserves in version {layout_version}, which is not modelled"
+        )
     if flag_a > 1 or flag_b > 1:
-        raise UnsupportedToken(f"a token of the pool {name} belongs to a token program that is not known")
-    if protocol_fee_percent > 100 or (collect_fee_mode == COMPOUNDING and compounding_fee_bps > BPS):
-        raise InvalidPool(f"the pool {name} gives away more than all of its fee")
+        raise UnsupportedToken(
+            f"a token of the pool {format_address(address)} belongs to a token program that is not known"
+        )
+    if protocol_fee_percent > 100 or (is_compounding and compounding_fee_bps > BPS):
+        raise InvalidPool(f"the pool {format_address(address)} gives away more than all of its fee")
     if period_length and (reduction > BPS if base_fee_mode == EXPONENTIAL else reduction * period_count > cliff_fee):
-        raise InvalidPool(f"the base fee of the pool {name} falls below zero")
+        raise InvalidPool(f"the base fee of the pool {format_address(address)} falls below zero")
     variable_fee = 0
     if is_dynamic:
         if not (step_low or step_high):
-            raise InvalidPool(f"the pool {name} has a variable fee without a step to measure prices by")
-        moved = (volatility_high << 64 | volatility_low) * bin_step
+            raise InvalidPool(
+                f"the pool {format_address(address)} has a variable fee without a step to measure prices by"
+            )
+        moved = ((volatility_high << 64) + volatility_low) * bin_step
         weighted = moved * moved * variable_fee_control + VARIABLE_FEE_SCALE - 1
         if weighted > U128_MAX:
-            raise InvalidPool(f"the variable fee of the pool {name} is too large to be computed")
+            raise InvalidPool(f"the variable fee of the pool {format_address(address)} is too large to be computed")
         variable_fee = weighted // VARIABLE_FEE_SCALE
-    liquidity, sqrt_price = liquidity_high << 64 | liquidity_low, price_high << 64 | price_low
-    sqrt_price_min, sqrt_price_max = min_high << 64 | min_low, max_high << 64 | max_low
-    if sqrt_price == 0 or not (collect_fee_mode == COMPOUNDING or 0 < sqrt_price_min <= sqrt_price <= sqrt_price_max):
-        raise InvalidPool(f"the price of the pool {name} is not within its range")
-    if liquidity == 0 or (collect_fee_mode == COMPOUNDING and (reserve_a == 0 or reserve_b == 0)):
-        raise InsufficientLiquidity(f"the pool {name} is empty: take another pool")
-    program_a, program_b = TOKEN_PROGRAMS[flag_a], TOKEN_PROGRAMS[flag_b]
+    liquidity, sqrt_price = (liquidity_high << 64) + liquidity_low, (price_high << 64) + price_low
+    sqrt_price_min, sqrt_price_max = (min_high << 64) + min_low, (max_high << 64) + max_low
+    if not (sqrt_price > 0 if is_compounding else 0 < sqrt_price_min <= sqrt_price <= sqrt_price_max):
+        raise InvalidPool(f"the price of the pool {format_address(address)} is not within its range")
+    if liquidity == 0 or (is_compounding and (reserve_a == 0 or reserve_b == 0)):
+        raise InsufficientLiquidity(f"the pool {format_address(address)} is empty: take another pool")
+    data = accounts[address].data
     return DammV2Pool(
-        address, mint_a, mint_b, vault_a, vault_b, program_a, program_b,
-        status == 0, activation_point, activation_type == SLOTS,
-        cliff_fee, base_fee_mode == EXPONENTIAL, period_count, period_length, reduction, variable_fee,
-        FEE_MAX[fee_version], collect_fee_mode, protocol_fee_percent,
-        U64_MAX - max(protocol_fee_a, total_protocol_fee_a), U64_MAX - max(protocol_fee_b, total_protocol_fee_b),
+        address, data, status == 0, activation_point, activation_type == SLOTS,
+        cliff_fee, base_fee_mode == EXPONENTIAL, period_count if reduction and period_length else 0, period_length,
+        reduction, variable_fee, FEE_MAX[fee_version], collect_fee_mode, protocol_fee_percent,
+        total_fee_a if total_fee_a > fee_a else fee_a, total_fee_b if total_fee_b > fee_b else fee_b,
         liquidity, sqrt_price, sqrt_price_min, sqrt_price_max, layout_version == 1, reserve_a, reserve_b,
-        transfer_fee(accounts, mint_a, program_a), transfer_fee(accounts, mint_b, program_b),
+        transfer_fee(accounts, Address(data[MINT_A]), TOKEN_2022) if flag_a else None,
+        transfer_fee(accounts, Address(data[MINT_B]), TOKEN_2022) if flag_b else None,
     )  # fmt: skip
 
 
-DAMM_V2: Final = PoolType("damm_v2", "meteora", POOL_LAYOUT, mints_at=(168, 200), wanted=wanted, decode=decode)
+DAMM_V2: Final = PoolType(
+    "damm_v2", "meteora", POOL_LAYOUT, mints_at=(MINT_A.start, MINT_B.start), wanted=wanted, decode=decode
+)

@@ -47,9 +47,9 @@ from fillwright.venues.pool import (
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
     impact_bps,
+    unpayable,
+    unswappable,
     up,
 )
 
@@ -66,9 +66,7 @@ COMPUTE_UNITS: Final = 40_000
 COMPUTE_UNITS_PER_BIN: Final = 5_300
 
 # LbPair, 904 bytes.
-PAIR_BYTES: Final = 904
-LB_PAIR: Final = bytes.fromhex("210b3162b565b10d")
-PAIR_LAYOUT: Final = Layout("DLMM pair", METEORA_DLMM, PAIR_BYTES, LB_PAIR)
+PAIR_LAYOUT: Final = Layout("DLMM pair", METEORA_DLMM, bytes.fromhex("210b3162b565b10d"), "896x")
 # Base factor, filter and decay period, reduction factor, variable fee control, greatest volatility, least and greatest
 # bin, protocol's share, power of the base fee, function type, collect fee mode.
 _PARAMETERS: Final = Struct("<8xHHHHIIiiHBBB")
@@ -97,21 +95,19 @@ TOKEN_PROGRAMS: Final = (SPL_TOKEN, TOKEN_2022)
 NO_KEY: Final = bytes(32)
 
 # BinArray, 10136 bytes: index and pair, then 70 bins of 144 bytes.
-ARRAY_BYTES: Final = 10_136
-BIN_ARRAY: Final = bytes.fromhex("5c8e5cdc059446b5")
-ARRAY_LAYOUT: Final = Layout("DLMM bin array", METEORA_DLMM, ARRAY_BYTES, BIN_ARRAY)
+ARRAY_LAYOUT: Final = Layout("DLMM bin array", METEORA_DLMM, bytes.fromhex("5c8e5cdc059446b5"), "10128x")
 BINS: Final = 70
 BINS_AT: Final = 56
 BIN_BYTES: Final = 144
 _ARRAY: Final = Struct("<8xq8x32s")
-_BIN: Final = Struct("<QQQQ")  # amount of A, of B, price in Q64 (B per A, its lower half first; 0 = not stored yet)
-_ORDERS: Final = Struct("<112xQ8xQ4xB")  # open, left of those being processed, side (0 = bid: they pay B)
+# Amount of A, of B, price in Q64 (B per A, its lower half first; 0 = not stored yet). Of limit orders: what is open,
+# what is left of those being processed, their side (0 = bid: they pay B).
+_BIN: Final = Struct("<QQQQ80xQ8xQ4xB")
 
 # BinArrayBitmapExtension, 1576 bytes: pair, arrays from 512 upwards, arrays from -513 downwards.
-EXTENSION_BYTES: Final = 1576
-BITMAP_EXTENSION: Final = bytes.fromhex("506f7c7137ed1205")
-EXTENSION_LAYOUT: Final = Layout("DLMM bitmap extension", METEORA_DLMM, EXTENSION_BYTES, BITMAP_EXTENSION)
-_EXTENSION: Final = Struct("<8x32s768s768s")
+EXTENSION_LAYOUT: Final = Layout(
+    "DLMM bitmap extension", METEORA_DLMM, bytes.fromhex("506f7c7137ed1205"), "32s768s768s"
+)
 EXTENSION_BITS: Final = 768 * 8
 BITS_REVERSED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 ARRAY_INDEX_MIN: Final = -512 - EXTENSION_BITS
@@ -175,20 +171,27 @@ class DlmmPool(msgspec.Struct, frozen=True):
         Raise NotTradable, NotYetOpen, AmountTooSmall, AmountOverflow, InsufficientLiquidity, MissingBinArray,
         UnknownLayout or InvalidPool.
         """
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         self._check_open(at)
         fee_a, fee_b = self.transfer_fee_a, self.transfer_fee_b
         fee_in, fee_out = (fee_a, fee_b) if a_to_b else (fee_b, fee_a)
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
         is_fee_on_input = not a_to_b or not self.is_fee_always_on_b
-        fill = self._fill(check_received(arriving, self.address), a_to_b, is_fee_on_input, at.unix_time_s)
-        paid = check_received(fill.gross if is_fee_on_input else fill.gross - fill.fee, self.address)
+        if arriving <= 0:
+            raise unpayable(arriving, self.address)
+        fill = self._fill(arriving, a_to_b, is_fee_on_input, at.unix_time_s)
+        paid = fill.gross if is_fee_on_input else fill.gross - fill.fee
+        if not 0 < paid <= U64_MAX:
+            raise unpayable(paid, self.address)
         received = paid if fee_out is None else paid - fee_out.of(paid, at.epoch)
+        if received <= 0:
+            raise unpayable(received, self.address)
         price = self._spot_price()
         price_in, price_out = (ONE, price) if a_to_b else (price, ONE)
         return PoolQuote(
             amount,
-            check_received(received, self.address),
+            received,
             a_to_b,
             fill.fee,
             is_fee_on_input,
@@ -239,13 +242,11 @@ class DlmmPool(msgspec.Struct, frozen=True):
             data = self._array(index, path)
             for bin_id in self._bin_ids(index, a_to_b):
                 bin_at = BINS_AT + BIN_BYTES * (bin_id - BINS * index)
-                amount_a, amount_b, price_low, price_high = _BIN.unpack_from(data, bin_at)
+                amount_a, amount_b, price_low, price_high, opened, in_process, is_ask = _BIN.unpack_from(data, bin_at)
                 own, held_in = (amount_b, amount_a) if a_to_b else (amount_a, amount_b)
                 orders: tuple[int, ...] = ()
-                if has_limit_orders:
-                    opened, in_process, is_ask = _ORDERS.unpack_from(data, bin_at)
-                    if (opened or in_process) and a_to_b != bool(is_ask):
-                        orders = (in_process, opened)
+                if (opened or in_process) and has_limit_orders and a_to_b != bool(is_ask):
+                    orders = (in_process, opened)
                 if not own and not orders:
                     continue
                 bins += 1
@@ -254,7 +255,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
                 rate = self._fee_rate(reference + abs(index_reference - bin_id) * VOLATILITY_PER_BIN)
                 price = price_high << 64 | price_low or self._price_of(bin_id)
 
-                offered = left - -(-left * rate // RATE) if is_fee_on_input else left
+                offered = left * (RATE - rate) // RATE if is_fee_on_input else left
                 rest, got = self._take(own, offered, price, a_to_b)
                 for order in orders:
                     rest, more = self._take(order, rest, price, a_to_b)
@@ -268,7 +269,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
                     fee += up(got * rate, RATE)
                 if rest == 0:
                     return _Fill(in_net, gross, arriving - in_net if is_fee_on_input else fee, bins, tuple(path))
-                left -= used - -used * rate // (RATE - rate) if is_fee_on_input else used
+                left -= used + up(used * rate, RATE - rate) if is_fee_on_input else used
         raise InsufficientLiquidity(
             f"{self._name} cannot fill so much within {ARRAYS_MAX} bin arrays: swap less, or take another pool"
         )
@@ -305,7 +306,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
         """
         if not offer or not rest:
             return rest, 0
-        cost = -(-(offer << 64) // price) if a_to_b else -(-offer * price >> 64)
+        cost = ((offer << 64) + price - 1) // price if a_to_b else (offer * price + ONE - 1) >> 64
         if cost > U64_MAX:
             raise AmountOverflow(f"a bin of {self._name} is worth more than an account can hold: take another pool")
         if rest < cost:
@@ -323,8 +324,9 @@ class DlmmPool(msgspec.Struct, frozen=True):
 
     def _fee_rate(self, volatility: int) -> int:
         """Return what the fee of a bin is, in billionths."""
-        moved = min(volatility, self.volatility_max) * self.bin_step
-        return min(self.base_fee - -self.variable_fee_control * moved * moved // VARIABLE_FEE_SCALE, RATE_MAX)
+        moved = (volatility if volatility < self.volatility_max else self.volatility_max) * self.bin_step
+        rate = self.base_fee + up(self.variable_fee_control * moved * moved, VARIABLE_FEE_SCALE)
+        return rate if rate < RATE_MAX else RATE_MAX
 
     def _price_of(self, bin_id: int) -> int:
         try:
@@ -337,7 +339,7 @@ class DlmmPool(msgspec.Struct, frozen=True):
         index, position = divmod(self.active_id, BINS)
         array = self.held.get(_array_address(self.address, index))
         if array is not None and self.arrays >> index - ARRAY_INDEX_MIN & 1:
-            _, _, low, high = _BIN.unpack_from(array.data, BINS_AT + BIN_BYTES * position)
+            _, _, low, high, *_ = _BIN.unpack_from(array.data, BINS_AT + BIN_BYTES * position)
             if low or high:
                 return high << 64 | low  # type: ignore[no-any-return]  # struct knows no types
         return self._price_of(self.active_id)
@@ -455,7 +457,7 @@ def _bitmap(address: Address, pair: bytes, accounts: Mapping[Address, Account]) 
     where = _extension_address(address)
     if where not in accounts:
         return inner
-    of_pair, positive, negative = _EXTENSION.unpack_from(EXTENSION_LAYOUT.read(accounts, where))
+    _, of_pair, positive, negative = EXTENSION_LAYOUT.unpack(accounts, where)
     if of_pair != address:
         raise InvalidPool(f"the bitmap extension {format_address(where)} belongs to another pool")
     outer = int.from_bytes(positive, "little") << EXTENSION_BITS + INNER_BITS

@@ -17,7 +17,7 @@ import msgspec
 from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, OrderBookPool
 from fillwright.core.programs import RAYDIUM_AMM_V4, SPL_TOKEN
-from fillwright.core.units import BaseUnits
+from fillwright.core.units import U64_MAX, BaseUnits
 from fillwright.venues.addresses import derive
 from fillwright.venues.mints import balance
 from fillwright.venues.pool import (
@@ -25,10 +25,10 @@ from fillwright.venues.pool import (
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
-    check_room,
     impact_bps,
+    no_room,
+    unpayable,
+    unswappable,
     up,
 )
 
@@ -37,10 +37,8 @@ WAITING: Final = 7
 WITH_ORDER_BOOK: Final = (1, 5)
 COMPUTE_UNITS: Final = 23_000
 
-# AmmInfo, 752 bytes: status, nonce; swap fee; what is owed of the vaults; open time; vaults and mints.
-POOL_BYTES: Final = 752
-POOL_LAYOUT: Final = Layout("AMM v4 pool", RAYDIUM_AMM_V4, POOL_BYTES, b"")
-_POOL: Final = Struct("<QQ160xQQQQ16xQ104x32s32s32s32s")
+# AmmInfo: status, nonce; swap fee; what is owed of the vaults; open time; vaults and mints.
+POOL_LAYOUT: Final = Layout("AMM v4 pool", RAYDIUM_AMM_V4, b"", "QQ160x QQQQ16xQ 104x32s32s32s32s 288x")
 
 # Who owns the vaults of every pool: the program's address with this bump, which each pool keeps as its nonce.
 AUTHORITY: Final = derive(RAYDIUM_AMM_V4, b"amm authority")
@@ -74,24 +72,28 @@ class AmmV4Pool(msgspec.Struct, frozen=True):
 
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays. Raise NotTradable, NotYetOpen, AmountTooSmall or AmountOverflow."""
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         if self.status == WAITING:
             if at.unix_time_s < self.open_time_s:
                 raise NotYetOpen(f"the pool {format_address(self.address)} opens at Unix time {self.open_time_s}")
         elif self.status != SWAP_ONLY:
             raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
         reserve_in, reserve_out = (self.reserve_a, self.reserve_b) if a_to_b else (self.reserve_b, self.reserve_a)
-        check_room(self.held_a if a_to_b else self.held_b, amount, self.address)
+        if (self.held_a if a_to_b else self.held_b) + amount > U64_MAX:
+            raise no_room(self.address)
         fee = self._fee(amount)
         swapped = amount - fee
-        out = swapped * reserve_out // (reserve_in + swapped) if swapped > 0 else 0
+        received = swapped * reserve_out // (reserve_in + swapped) if swapped > 0 else 0
+        if not 0 < received <= U64_MAX:
+            raise unpayable(received, self.address)
         return PoolQuote(
             amount,
-            check_received(out, self.address),
+            received,
             a_to_b,
             fee,
             True,
-            impact_bps(swapped, out, reserve_in, reserve_out),
+            impact_bps(swapped, received, reserve_in, reserve_out),
             COMPUTE_UNITS,
         )
 
@@ -122,16 +124,16 @@ class AmmV4Pool(msgspec.Struct, frozen=True):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: vaults; and the mints, which say how many decimals they have."""
-    *_, vault_a, vault_b, mint_a, mint_b = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))
+    *_, vault_a, vault_b, mint_a, mint_b = POOL_LAYOUT.unpack(accounts, address)
     return (address, vault_a, vault_b, mint_a, mint_b)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> AmmV4Pool:
     """Return the pool. Raise UnknownLayout, InvalidPool, OrderBookPool, NotTradable or MissingAccount."""
     (
-        status, nonce, fee_numerator, fee_denominator, owed_a, owed_b, open_time_s,
+        _, status, nonce, fee_numerator, fee_denominator, owed_a, owed_b, open_time_s,
         vault_a, vault_b, mint_a, mint_b,
-    ) = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))  # fmt: skip
+    ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
     if status in WITH_ORDER_BOOK:
         raise OrderBookPool(
             f"part of what the pool {format_address(address)} holds lies in an order book, which is not modelled:"

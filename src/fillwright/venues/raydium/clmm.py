@@ -47,9 +47,9 @@ from fillwright.venues.pool import (
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
     impact_bps,
+    unpayable,
+    unswappable,
     up,
 )
 from fillwright.venues.raydium.tick_bitmap import DEFAULT_BYTES, NUMBER_MAX, SIDE_BYTES, arrays_from, bits_of
@@ -72,9 +72,7 @@ TICK_ARRAYS_MAX: Final = 16  # more do not fit a transaction
 TICK_ARRAYS_WANTED: Final = 10  # in each direction: as many as fit beside the wrapping of SOL
 
 # PoolState, 1544 bytes. Numbers of 128 bits are read as two halves, the low one first.
-POOL_BYTES: Final = 1544
-POOL_STATE: Final = bytes.fromhex("f7ede3f5d7c3de46")
-POOL_LAYOUT: Final = Layout("CLMM pool", RAYDIUM_CLMM, POOL_BYTES, POOL_STATE)
+POOL_LAYOUT: Final = Layout("CLMM pool", RAYDIUM_CLMM, bytes.fromhex("f7ede3f5d7c3de46"), "1536x")
 _KEYS: Final = Struct("<9x32s32x32s32s32s32s32s")  # config, mints, vaults, observation
 _POSITION: Final = Struct("<235xHQQQQi")  # tick spacing, liquidity, square root of the price, tick
 _POOL: Final = Struct("<277xQQQQQQ64xBB673xQQQ")  # fee growth, protocol fees, status, fee on, fund fees, open time
@@ -83,21 +81,15 @@ _DYNAMIC_FEE: Final = slice(1096, 1176)
 _NO_DYNAMIC_FEE: Final = bytes(80)
 
 # AmmConfig, 117 bytes: protocol fee rate, trade fee rate, tick spacing, fund fee rate.
-CONFIG_BYTES: Final = 117
-AMM_CONFIG: Final = bytes.fromhex("daf42168cbcb2b6f")
-CONFIG_LAYOUT: Final = Layout("CLMM config", RAYDIUM_CLMM, CONFIG_BYTES, AMM_CONFIG)
-_CONFIG: Final = Struct("<43xIIHI")
+CONFIG_LAYOUT: Final = Layout("CLMM config", RAYDIUM_CLMM, bytes.fromhex("daf42168cbcb2b6f"), "35xIIHI60x")
 
 # TickArrayBitmapExtension, 1832 bytes: pool, rows above the pool's own bitmap, rows below.
-EXTENSION_BYTES: Final = 1832
-EXTENSION: Final = bytes.fromhex("3c9624db61808b99")
-EXTENSION_LAYOUT: Final = Layout("bitmap extension", RAYDIUM_CLMM, EXTENSION_BYTES, EXTENSION)
-_EXTENSION: Final = Struct(f"<8x32s{SIDE_BYTES}s{SIDE_BYTES}s")
+EXTENSION_LAYOUT: Final = Layout(
+    "bitmap extension", RAYDIUM_CLMM, bytes.fromhex("3c9624db61808b99"), f"32s{SIDE_BYTES}s{SIDE_BYTES}s"
+)
 
 # TickArrayState, 10240 bytes: pool, first tick, and 60 of TickState, 168 bytes.
-TICK_ARRAY_BYTES: Final = 10240
-TICK_ARRAY: Final = bytes.fromhex("c09b55cd31f9812a")
-TICK_ARRAY_LAYOUT: Final = Layout("tick array", RAYDIUM_CLMM, TICK_ARRAY_BYTES, TICK_ARRAY)
+TICK_ARRAY_LAYOUT: Final = Layout("tick array", RAYDIUM_CLMM, bytes.fromhex("c09b55cd31f9812a"), "10232x")
 TICKS: Final = 60
 TICKS_AT: Final = 44
 TICK_BYTES: Final = 168
@@ -149,7 +141,8 @@ class ClmmPool(msgspec.Struct, frozen=True):
         Raise NotTradable, NotYetOpen, AmountTooSmall, AmountOverflow, InsufficientLiquidity, MissingTickArray,
         MissingAccount, UnknownLayout, InvalidPool or UnsupportedMode.
         """
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         if not self.is_on:
             raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
         if at.unix_time_s <= self.open_time_s:
@@ -196,12 +189,15 @@ class ClmmPool(msgspec.Struct, frozen=True):
         if left:
             raise self._exhausted(a_to_b)
         self._check_fees(a_to_b, fees, growth)
-        check_received(gross, self.address)
+        if not 0 < gross <= U64_MAX:
+            raise unpayable(gross, self.address)
         received = gross if fee_out is None else gross - fee_out.of(gross, at.epoch)
+        if received <= 0:
+            raise unpayable(received, self.address)
         price_a, price_b = Q64 * Q64, self.sqrt_price * self.sqrt_price
         return PoolQuote(
             amount,
-            check_received(received, self.address),
+            received,
             a_to_b,
             fees,
             True,
@@ -377,8 +373,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         SQRT_PRICE_MIN < sqrt_price < SQRT_PRICE_MAX and sqrt_price_at(tick) <= sqrt_price <= sqrt_price_at(tick + 1)
     ):
         raise InvalidPool(f"the pool {format_address(address)} has a price that is not at its tick")
-    settings = CONFIG_LAYOUT.read(accounts, config)
-    protocol_fee, trade_fee, config_spacing, fund_fee = _CONFIG.unpack_from(settings)
+    _, protocol_fee, trade_fee, config_spacing, fund_fee = CONFIG_LAYOUT.unpack(accounts, config)
     if config_spacing != tick_spacing:
         raise InvalidPool(f"the pool {format_address(address)} has another tick spacing than its config")
     if trade_fee >= RATE or protocol_fee + fund_fee > RATE:
@@ -412,7 +407,7 @@ def _arrays(address: Address, data: bytes, accounts: Mapping[Address, Account]) 
     extension = _extension_at(address)
     if extension not in accounts:
         return bits_of(data[_BITMAP])
-    pool, positive, negative = _EXTENSION.unpack_from(EXTENSION_LAYOUT.read(accounts, extension))
+    _, pool, positive, negative = EXTENSION_LAYOUT.unpack(accounts, extension)
     if pool != address:
         raise InvalidPool(f"the bitmap extension {format_address(extension)} belongs to another pool than it should")
     return bits_of(data[_BITMAP], positive, negative)

@@ -14,8 +14,8 @@ import msgspec
 
 from fillwright.core.accounts import Account, AccountMeta, Address, ChainTime, Instruction, Trader, format_address
 from fillwright.core.errors import InvalidPool, NotTradable, NotYetOpen, UnsupportedMode
-from fillwright.core.programs import RAYDIUM_CPMM
-from fillwright.core.units import BaseUnits
+from fillwright.core.programs import RAYDIUM_CPMM, SPL_TOKEN
+from fillwright.core.units import U64_MAX, BaseUnits
 from fillwright.venues.addresses import derive
 from fillwright.venues.mints import TransferFee, balance, transfer_fee
 from fillwright.venues.pool import (
@@ -23,30 +23,27 @@ from fillwright.venues.pool import (
     Policy,
     PoolQuote,
     PoolType,
-    check_amount,
-    check_received,
-    check_room,
     impact_bps,
-    up,
+    no_room,
+    unpayable,
+    unswappable,
 )
 
 RATE: Final = 1_000_000  # fee rates are millionths
 SWAPS_OFF: Final = 0b100
 COMPUTE_UNITS: Final = 34_000
 
-# PoolState, 637 bytes: config, vaults, mints, token programs; status, what the vaults owe, open time, creator fee.
-POOL_BYTES: Final = 637
-POOL_STATE: Final = bytes.fromhex("f7ede3f5d7c3de46")
-POOL_LAYOUT: Final = Layout("CPMM pool", RAYDIUM_CPMM, POOL_BYTES, POOL_STATE)
-_POOL: Final = Struct("<8x32s32x32s32s32x32s32s32s32s32sxB11xQQQQQ8xBB6xQQ")
-_KEYS: Final = Struct("<8x32s32x32s32s32x32s32s")
+# PoolState: config, vaults, mints, token programs, observation; status, what the vaults owe, open time, creator fee.
+POOL_LAYOUT: Final = Layout(
+    "CPMM pool",
+    RAYDIUM_CPMM,
+    bytes.fromhex("f7ede3f5d7c3de46"),
+    "32s32x32s32s32x32s32s32s32s32s xB11x QQQQQ 8xBB6xQQ 224x",
+)
 
-# AmmConfig, 236 bytes: trade fee rate, creator fee rate.
-CONFIG_BYTES: Final = 236
-AMM_CONFIG: Final = bytes.fromhex("daf42168cbcb2b6f")
-CONFIG_LAYOUT: Final = Layout("CPMM config", RAYDIUM_CPMM, CONFIG_BYTES, AMM_CONFIG)
-_CONFIG: Final = Struct("<12xQ88xQ")
-_CONFIG_TAIL: Final = slice(116, 236)
+# AmmConfig: trade fee rate, creator fee rate.
+CONFIG_LAYOUT: Final = Layout("CPMM config", RAYDIUM_CPMM, bytes.fromhex("daf42168cbcb2b6f"), "4xQ88xQ120x")
+CONFIG_REST: Final = slice(116, 236)  # nothing, as far as it is known
 
 SWAP_BASE_INPUT: Final = bytes.fromhex("8fbe5adac41e33de")
 _ARGUMENTS: Final = Struct("<8sQQ")
@@ -82,7 +79,8 @@ class CpmmPool(msgspec.Struct, frozen=True):
 
     def quote(self, amount: BaseUnits, a_to_b: bool, at: ChainTime) -> PoolQuote:
         """Return what a swap of `amount` pays. Raise NotTradable, NotYetOpen, AmountTooSmall or AmountOverflow."""
-        check_amount(amount)
+        if not 0 < amount <= U64_MAX:
+            raise unswappable(amount)
         if not self.is_on:
             raise NotTradable(f"swaps are switched off in the pool {format_address(self.address)}: take another pool")
         if at.unix_time_s < self.open_time_s:
@@ -94,14 +92,17 @@ class CpmmPool(msgspec.Struct, frozen=True):
             held_in, reserve_in, reserve_out = self.held_b, self.reserve_b, self.reserve_a
             fee_in, fee_out = self.transfer_fee_b, self.transfer_fee_a
         arriving = amount if fee_in is None else amount - fee_in.of(amount, at.epoch)
-        check_room(held_in, arriving, self.address)
-        trade_fee = up(arriving * self.trade_fee, RATE)
+        if held_in + arriving > U64_MAX:
+            raise no_room(self.address)
+        trade_fee = (arriving * self.trade_fee + RATE - 1) // RATE
         swapped = arriving - trade_fee
         gross = swapped * reserve_out // (reserve_in + swapped) if swapped > 0 else 0
         received = gross if fee_out is None else gross - fee_out.of(gross, at.epoch)
+        if not 0 < received <= U64_MAX:
+            raise unpayable(received, self.address)
         return PoolQuote(
             amount,
-            check_received(received, self.address),
+            received,
             a_to_b,
             trade_fee,
             True,
@@ -137,21 +138,21 @@ class CpmmPool(msgspec.Struct, frozen=True):
 
 def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Address, ...]:
     """Return the accounts that a quote depends on: config, vaults, mints."""
-    return (address, *_KEYS.unpack_from(POOL_LAYOUT.read(accounts, address)))
+    _, *keys = POOL_LAYOUT.unpack(accounts, address)[:6]
+    return (address, *keys)
 
 
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> CpmmPool:  # noqa: ARG001  # as every pool type
     """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
     (
-        config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
+        _, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         status, protocol_fees_a, protocol_fees_b, fund_fees_a, fund_fees_b, open_time_s,
         creator_fee_on, enable_creator_fee, creator_fees_a, creator_fees_b,
-    ) = _POOL.unpack_from(POOL_LAYOUT.read(accounts, address))  # fmt: skip
-    settings = CONFIG_LAYOUT.read(accounts, config)
-    trade_fee, creator_fee = _CONFIG.unpack_from(settings)
+    ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
+    _, trade_fee, creator_fee = CONFIG_LAYOUT.unpack(accounts, config)
     if enable_creator_fee > 1 or creator_fee_on > 2:
         raise UnsupportedMode(f"the pool {format_address(address)} takes a creator fee in a way that is not known")
-    if enable_creator_fee and (creator_fee or any(settings[_CONFIG_TAIL])):
+    if enable_creator_fee and (creator_fee or any(accounts[config].data[CONFIG_REST])):
         raise UnsupportedMode(f"the pool {format_address(address)} takes a creator fee, which is not modelled")
     if trade_fee > RATE:
         raise InvalidPool(f"the pool {format_address(address)} takes more than all as its fee")
@@ -164,7 +165,8 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     return CpmmPool(
         address, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         held_a, held_b, reserve_a, reserve_b, trade_fee, not status & SWAPS_OFF, open_time_s,
-        transfer_fee(accounts, mint_a, program_a), transfer_fee(accounts, mint_b, program_b),
+        None if program_a == SPL_TOKEN else transfer_fee(accounts, mint_a, program_a),
+        None if program_b == SPL_TOKEN else transfer_fee(accounts, mint_b, program_b),
     )  # fmt: skip
 
 

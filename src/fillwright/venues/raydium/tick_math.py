@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final
 
 from fillwright.core.units import BaseUnits
+from fillwright.venues.pool import up
 
 Q64: Final = 2**64
 TICK_MAX: Final = 443_636  # and the least is its negative
@@ -43,8 +44,8 @@ def sqrt_price_at(tick: int) -> int:
 def amount_in(sqrt_price: int, target: int, liquidity: int) -> BaseUnits:
     """Return what moves the price to `target`, rounded up: token 0 if that lies below, token 1 if above."""
     if target < sqrt_price:
-        return -(-(liquidity * (sqrt_price - target) << 64) // (sqrt_price * target))
-    return -(-liquidity * (target - sqrt_price) // Q64)
+        return up(liquidity * (sqrt_price - target) << 64, sqrt_price * target)
+    return (liquidity * (target - sqrt_price) + Q64 - 1) >> 64
 
 
 def amount_out(sqrt_price: int, target: int, liquidity: int) -> BaseUnits:
@@ -58,5 +59,5 @@ def sqrt_price_after(sqrt_price: int, liquidity: int, amount: BaseUnits, a_to_b:
     """Return the price's square root after `amount` came in, rounded so that less is paid. `liquidity` is not 0."""
     if a_to_b:
         scaled = liquidity << 64
-        return -(-scaled * sqrt_price // (scaled + amount * sqrt_price))
+        return up(scaled * sqrt_price, scaled + amount * sqrt_price)
     return sqrt_price + (amount << 64) // liquidity
