@@ -144,7 +144,7 @@ MEANINGS: Final[Mapping[str, Mapping[str, str]]] = {
         "mode": "`simulated`: swaps are made on a simulated chain. `paper`: real pools are quoted, fills are simulated,"
         " nothing is signed. `localnet`, `devnet` and `mainnet`: swaps are signed and sent"
         " ([going-live.md](going-live.md)).",
-        "pools": "Where the pools are. While simulated, a file or folder of snapshots from `fillwright pools import`,"
+        "pools": "Where the pools are. While simulated, a file or folder of snapshots from `fillwright pools fetch`,"
         " quoted exactly as their programs would; empty: the simulated market. Else the pools' addresses, separated by"
         " commas, or a file with one a line.",
         "pool_refresh_ms": "How long what was read of a pool serves.",

@@ -57,6 +57,7 @@ MAY_IMPORT: Final = {
         "processes",
         "cli",
         "client",
+        "solana",
     },
     "__main__": {"cli", "app", "settings", "telemetry", "core"},
     "__init__": set[str](),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -17,7 +17,7 @@ from fillwright.chain.hints import Hints
 from fillwright.chain.rpc import Rpc, RpcSettings, unheard
 from fillwright.chain.solana import SolanaChain, SolanaSettings
 from fillwright.chain.wallet import open_wallet
-from fillwright.core.accounts import Address, format_address, parse_address
+from fillwright.core.accounts import Address, PoolAccounts, format_address, parse_address
 from fillwright.core.control import Control
 from fillwright.core.errors import (
     ChainUnavailable,
@@ -39,7 +39,7 @@ from fillwright.venues.live_pools import LivePools
 from fillwright.venues.market import MarketRules, PoolState, PoolVenue, state_of
 from fillwright.venues.pool import Policy
 from fillwright.venues.prices import DollarPrices
-from fillwright.venues.snapshots import SnapshotPools, read_snapshots, tokens_of
+from fillwright.venues.snapshots import Snapshot, SnapshotPools, pools_of, read_snapshots, snapshots_of, tokens_of
 
 Market: TypeAlias = tuple[list[Venue], Prices, TokenRegistry]
 """What is asked for quotes, what tokens are worth, and which tokens there are."""
@@ -137,17 +137,7 @@ async def connect(settings: Settings, clock: Clock, metrics: Metrics | None = No
 
     Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
     """
-    rpc = Rpc(
-        RpcSettings(
-            listed_urls(settings.rpc_urls),
-            listed_urls(settings.send_urls),
-            settings.rpc_requests_per_second,
-            settings.rpc_timeout_ms,
-            settings.rpc_deadline_ms,
-            settings.rpc_lag_slots_max,
-        ),
-        metrics.hear_node if metrics else unheard,
-    )
+    rpc = _reach(settings, metrics)
     try:
         genesis_hash = await rpc.genesis_hash()
         _check_network(settings.mode, genesis_hash)
@@ -159,10 +149,55 @@ async def connect(settings: Settings, clock: Clock, metrics: Metrics | None = No
         await rpc.close()
 
 
+async def fetch(settings: Settings, addresses: Sequence[Address], clock: Clock) -> list[Snapshot]:
+    """Read pools from the nodes, each with all that its quotes depend on. Raise ChainUnavailable or InvalidSnapshot."""
+    rpc = _reach(settings)
+    try:
+        states = await LivePools(rpc, addresses, clock, settings.pool_refresh_ms).states()
+    finally:
+        await rpc.close()
+    unknown = [format_address(address) for address, pool in states if pool is None]
+    if unknown:
+        raise InvalidSnapshot(f"there is no pool of a type that is known at {', '.join(unknown)}")
+    return snapshots_of(pool for _, pool in states if pool is not None)
+
+
 def open_snapshots(settings: Settings) -> Market:
-    """Return the market of pools in files. Raise InvalidSnapshot if they cannot be read."""
-    snapshots = read_snapshots(Path(settings.pools))
+    """Return the market of pools in files. Raise InvalidSnapshot if they cannot be read, or hold no pool."""
+    path = Path(settings.pools)
+    if not path.exists():
+        raise InvalidSnapshot(
+            f"there is no file or folder {path} with pools; they are read at their addresses in the modes that"
+            " read from nodes: see FILLWRIGHT_MODE"
+        )
+    snapshots = read_snapshots(path)
+    if not any(_pools_in(snapshots)):
+        raise InvalidSnapshot(f"there is no pool of a type that is known in {path}")
     return _market(PoolVenue(SnapshotPools(snapshots), _rules(settings)), tokens_of(snapshots))
+
+
+def snapshot_states(settings: Settings) -> list[PoolState]:
+    """Try each pool in the files, and say why one gives no quote. Raise InvalidSnapshot."""
+    policy = _rules(settings).policy
+    return [state_of(pool.address, pool, policy) for pool in _pools_in(read_snapshots(Path(settings.pools)))]
+
+
+def _pools_in(snapshots: Iterable[Snapshot]) -> Iterator[PoolAccounts]:
+    return (pool for snapshot in snapshots for _, pool in pools_of(snapshot))
+
+
+def _reach(settings: Settings, metrics: Metrics | None = None) -> Rpc:
+    return Rpc(
+        RpcSettings(
+            listed_urls(settings.rpc_urls),
+            listed_urls(settings.send_urls),
+            settings.rpc_requests_per_second,
+            settings.rpc_timeout_ms,
+            settings.rpc_deadline_ms,
+            settings.rpc_lag_slots_max,
+        ),
+        metrics.hear_node if metrics else unheard,
+    )
 
 
 def _rules(settings: Settings) -> MarketRules:

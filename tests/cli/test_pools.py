@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tests.cli.terminal import Terminal
 from tests.venues.model import patched
 from tests.venues.snapshot import OWN, a_snapshot, old_sol_usdc, own_usdc, sol_usdc
 from tests.venues.test_recordings import CASES, FOLDER
+
+NO_POOL = "So11111111111111111111111111111111111111112"
 
 
 @pytest.fixture
@@ -50,7 +53,65 @@ def test_pools_are_imported_and_it_is_said_which_of_them_can_be_quoted(terminal:
     again = terminal.run("quote SOL USDC 1 --pools all.json.gz --json").json
     before = terminal.run("quote SOL USDC 1 --pools pools.json --json").json
     assert without_time(again) == without_time(before)
-    assert "4 pools, 4 of which can be quoted" in terminal.run("pools import pools.json --to b.json").out
+    assert "4 of 4 pools can be quoted: b.json" in terminal.run("pools import pools.json --to b.json").out
+
+
+def test_pools_are_read_from_a_node_and_quoted_from_the_snapshot(tmp_path: Path) -> None:
+    with Terminal(tmp_path).start("localnet --port 0") as chain:
+        url = chain.out.until("RPC").split()[1]
+        pools = [chain.out.until("SOL / USDC").split()[-1] for _ in range(3)]
+        terminal = Terminal(tmp_path, FILLWRIGHT_RPC_URLS=url, FILLWRIGHT_POOLS="pools.json.gz")
+        fetched = terminal.run(f"pools fetch {' '.join(pools)} --to pools.json.gz --json")
+        assert (fetched.code, fetched.err) == (0, "")
+        assert [(each["pool"], "code" in each) for each in fetched.json["pools"]] == [(each, False) for each in pools]
+        unknown = terminal.run(f"pools fetch {pools[0]} {NO_POOL} --to other.json")
+        assert (unknown.code, NO_POOL in unknown.err) == (2, True)
+    quoted = terminal.run("quote SOL USDC 1.5 --pools pools.json.gz --json").json["quotes"]
+    assert {leg["pool"] for each in quoted for leg in each["legs"]} == set(pools)
+    assert "7 ok" in terminal.run("doctor").out
+
+    nobody = terminal.run(f"pools fetch {pools[0]} --to other.json")
+    assert (nobody.code, "(chain_unavailable)" in nobody.err) == (1, True)
+    assert Terminal(tmp_path).run(f"pools fetch {pools[0]} --to other.json").code == 2
+    assert terminal.run("pools fetch 12 --to other.json").code == 2
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_replies_of_a_node_are_imported_and_one_that_cannot_be_says_what_is_wanted(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    accounts = json.loads((tmp_path / "pools.json").read_text())["snapshots"][0]["accounts"]
+    listed = [
+        {"pubkey": address, "account": {"owner": each["owner"], "data": [each["data"], "base64"]}}
+        for address, each in accounts.items()
+    ]
+    taken: list[Any] = [listed, {"result": listed}, {"result": {"context": {"slot": 1}, "value": listed}}]
+    for reply in taken:
+        (tmp_path / "reply.json").write_text(json.dumps(reply))
+        assert len(terminal.run("pools import reply.json --to all.json --json").json["pools"]) == 4
+    refused: list[Any] = [{"error": {"code": -32601}}, {"result": {"value": [{"data": ["", "base64"]}]}}]
+    for reply in refused:
+        (tmp_path / "reply.json").write_text(json.dumps(reply))
+        told = terminal.run("pools import reply.json --to all.json")
+        assert (told.code, "getProgramAccounts" in told.err) == (2, True)
+    wrong = {"slot": -3, "accounts": accounts}
+    (tmp_path / "reply.json").write_text(json.dumps(wrong))
+    assert "slot -3" in terminal.run("pools import reply.json --to all.json").err
+
+
+def test_a_pool_whose_account_has_another_length_is_shown_as_one_that_is_not_known(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    content = json.loads((tmp_path / "pools.json").read_text())
+    accounts = content["snapshots"][0]["accounts"]
+    pool = format_address(sol_usdc().address)
+    accounts[pool]["data"] = b64encode(b64decode(accounts[pool]["data"]) + b"!").decode()
+    (tmp_path / "newer.json").write_text(json.dumps(content))
+    imported = terminal.run("pools import newer.json --to all.json --json").json["pools"]
+    assert [(each["pool"], each["code"]) for each in imported if "code" in each] == [(pool, "unknown_layout")]
+    shown = terminal.run("pools import newer.json --to all.json").out
+    assert "638 bytes, not 637" in " ".join(shown.split())
+    assert "3 of 4 pools can be quoted" in shown
 
 
 def without_time(quote: dict[str, Any]) -> list[dict[str, Any]]:
@@ -81,8 +142,21 @@ def test_a_recording_that_paid_something_else_ends_the_command_with_1(terminal: 
     assert (amm_v4["refused"], list(amm_v4["reasons"])) == (1, ["amount_too_small"])
     (mismatch,) = cpmm["mismatches"]
     assert int(mismatch["paid"]) == int(mismatch["quoted"]) + 1
+    assert mismatch["case"] == "wrong.json, case 0"
     shown = terminal.run("pools verify wrong.json")
     assert (shown.code, f"paid {mismatch['paid']}, quoted {mismatch['quoted']}" in shown.out) == (1, True)
+    assert "cpmm, wrong.json, case 0" in shown.out
+
+
+def test_recordings_are_read_from_a_folder_and_by_the_names_that_the_program_shows(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    cases = json.loads(gzip.decompress((FOLDER / "swaps.json.gz").read_bytes()))
+    (tmp_path / "taken").mkdir()
+    for given, name in (("ammv4", "amm_v4"), ("dammv2", "damm_v2")):
+        (tmp_path / "taken" / f"{name}.json").write_text(json.dumps({name: cases[given][:2]}))
+    types = terminal.run("pools verify taken --json").json["types"]
+    assert {name: tally["equal"] for name, tally in types.items()} == {"amm_v4": 2, "damm_v2": 2}
 
 
 @pytest.mark.parametrize(
@@ -94,6 +168,10 @@ def test_a_recording_that_paid_something_else_ends_the_command_with_1(terminal: 
         ('{"cpmm": [{"pool": "%"}]}', "case 0 (cpmm)"),
         ('{"cpmm": [1]}', "case 0"),
         ('{"dammv1": [{"pool": "AAAA"}]}', "case 0 (dammv1)"),
+        ('{"cpmm": [{"cfg": "AAAA"}]}', "lacks 'pool'"),
+        ('{"cpmm": true}', "neither an object of lists nor a list"),
+        ('{"cpmm": null}', "holds no recorded swap"),
+        ("[]", "holds no recorded swap"),
     ],
 )
 def test_a_file_that_holds_no_recordings_says_where_it_is_wrong(
@@ -115,4 +193,8 @@ def test_a_file_that_holds_no_pools_says_so(terminal: Terminal, tmp_path: Path) 
     ):
         told = terminal.run(command)
         assert (told.code, "(invalid_snapshot)" in told.err) == (2, True)
+    for command in ("serve --port 0", "doctor"):
+        for pools in ("none.json", "nowhere"):
+            told = Terminal(tmp_path, FILLWRIGHT_POOLS=pools).run(command)
+            assert (told.code, pools in told.out + told.err) == (1, True)
     assert terminal.run("pools import pools.json --to no/such/folder.json").code == 2

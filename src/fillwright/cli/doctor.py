@@ -220,12 +220,13 @@ def _limits(settings: Settings, control: Control) -> Finding:
 def _simulated(settings: Settings, database: Database) -> list[Finding]:
     findings = [*_same_chain(database)]
     if settings.pools:
+        from fillwright.solana import snapshot_states
+
         try:
             open_market(settings, SystemClock())
+            findings += _pools(snapshot_states(settings), "set FILLWRIGHT_POOLS to a snapshot with other pools")
         except InvalidSnapshot as error:
             findings.append(Finding("pools", "problem", str(error), "correct FILLWRIGHT_POOLS, or import them anew"))
-        else:
-            findings.append(Finding("pools", "ok", f"the snapshots in {settings.pools} can be read"))
     says = f"{len(database.attempts)} orders are submitted to the simulated chain"
     return [*findings, Finding("attempts", "ok", says)]
 
@@ -308,7 +309,7 @@ async def _on_chain(settings: Settings, database: Database) -> AsyncIterator[Fin
                 for finding in _same_chain(database, chain_identity(solana.genesis_hash, wallet)):
                     yield finding
                 yield await _balances(solana.rpc, await solana.source.tokens(), wallet, settings)
-            for finding in _pools(await solana.pool_states()):
+            for finding in _pools(await solana.pool_states(), "set FILLWRIGHT_POOLS to pools of this chain"):
                 yield finding
             if settings.mode in SIGNS:
                 for finding in await _attempts(solana.rpc, database.attempts):
@@ -360,17 +361,17 @@ async def _balances(rpc: Rpc, tokens: Sequence[Token], wallet: Address, settings
     return Finding("wallet", "ok", says)
 
 
-def _pools(states: Sequence[PoolState]) -> list[Finding]:
+def _pools(states: Sequence[PoolState], fix: str) -> list[Finding]:
+    """Tell of each pool, and, with what to do about it, if none gives a quote."""
     findings = list[Finding]()
     for state in states:
         shown = f"{format_address(state.address)} {state.name}".strip()
         if state.why_not:
-            fix = "orders go through the others; take it out of FILLWRIGHT_POOLS if it stays so"
-            findings.append(Finding("pool", "warning", f"{shown}: {state.why_not}", fix))
+            through_others = "orders go through the others; take it out of FILLWRIGHT_POOLS if it stays so"
+            findings.append(Finding("pool", "warning", f"{shown}: {state.why_not}", through_others))
         else:
             findings.append(Finding("pool", "ok", f"{shown} gives quotes"))
     if not any(not state.why_not for state in states):
-        fix = "set FILLWRIGHT_POOLS to pools of this chain"
         findings.append(Finding("pools", "problem", "no pool gives a quote: every order would fail", fix))
     return findings
 

@@ -26,7 +26,7 @@ from fillwright.core.ports import OrderRequest
     "--pools",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Quote the pools of this snapshot, without an engine: see `fillwright pools import`.",
+    help="Quote the pools of this snapshot, without an engine: see `fillwright pools fetch`.",
 )
 async def command(
     engine: RemoteEngine,

@@ -139,7 +139,7 @@ class LivePools:
             if pool_type is None:
                 self._read.pop(pool, None)  # the pool is gone
                 continue
-            mine: dict[Address, Account] = {each: held[each] for each in self._wanted[pool] if each in held}
+            mine: dict[Address, Account] = {each: held[each] for each in (CLOCK, *self._wanted[pool]) if each in held}
             wanted = needed(pool_type, pool, mine)
             if set(wanted) <= set(self._wanted[pool]):
                 self._read[pool] = now_ms, PoolAccounts(pool, slot, time, mine)

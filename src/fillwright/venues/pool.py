@@ -101,11 +101,16 @@ class Layout:
             and (len(data) == self.length or (self.is_open_ended and len(data) > self.length))
         )
 
+    def resembles(self, account: Account) -> bool:
+        """Return whether an account was meant to be of this kind, and is not: its length is another."""
+        is_named = account.owner == self.owner and self.discriminator and account.data.startswith(self.discriminator)
+        return bool(is_named) and not self.fits(account)
+
     def read(self, accounts: Mapping[Address, Account], address: Address) -> bytes:
         """Return the data of an account that is of this kind. Raise MissingAccount or UnknownLayout."""
         account = accounts.get(address)
         if account is None or not self.fits(account):
-            raise self._refused(account, address)
+            raise self.refusal(account, address)
         return account.data
 
     def unpack(self, accounts: Mapping[Address, Account], address: Address) -> tuple[Any, ...]:
@@ -114,12 +119,13 @@ class Layout:
             account = accounts[address]
             fields = self._unpack(account.data)
         except (KeyError, struct.error):
-            raise self._refused(accounts.get(address), address) from None
+            raise self.refusal(accounts.get(address), address) from None
         if fields[0] != self.discriminator or account.owner != self.owner:
-            raise self._refused(account, address)
+            raise self.refusal(account, address)
         return fields
 
-    def _refused(self, account: Account | None, address: Address) -> MissingAccount | UnknownLayout:
+    def refusal(self, account: Account | None, address: Address) -> MissingAccount | UnknownLayout:
+        """Return why an account is not of this kind."""
         name = format_address(address)
         if account is None:
             return MissingAccount(f"the {self.what} {name} is missing: read the pool anew, with all its accounts")

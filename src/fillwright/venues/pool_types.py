@@ -17,6 +17,14 @@ POOL_TYPES: Final = (CPMM, AMM_V4, CLMM, DAMM_V2, DLMM, DAMM_V1)
 BY_NAME: Final = {each.name: each for each in POOL_TYPES}
 
 
+def misshapen(account: Account) -> PoolType | None:
+    """Return of which type a pool's account would be if it had the length that is known; None if of none."""
+    for each in POOL_TYPES:
+        if each.layout.resembles(account):
+            return each
+    return None
+
+
 def identify(account: Account) -> PoolType | None:
     """Return of which type a pool's account is; None if it is no pool that is known."""
     for each in POOL_TYPES:

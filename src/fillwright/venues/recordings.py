@@ -13,7 +13,7 @@ import struct
 import zlib
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final, TypeAlias
@@ -49,9 +49,10 @@ _MINT: Final = Struct("<36xQBB36x")
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One swap: the pool as it was, what went in and what came out."""
+    """One swap: the pool as it was, what went in and what came out. `source` is where it is written down."""
 
     type: str
+    source: str
     note: str
     pool: PoolAccounts
     amount: BaseUnits
@@ -71,12 +72,23 @@ class Tally:
 
 
 def read_recordings(path: Path) -> Iterator[Recording]:
-    """Yield the file's recordings. Raise InvalidRecording, which says where, if it cannot be read."""
-    for name, index, case in _cases(path):
-        try:
-            yield _READERS[name](case)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error, UnknownToken) as error:
-            raise InvalidRecording(f"{path}: case {index} ({name}) cannot be read: {error!r}") from error
+    """Yield the recordings of a file, or of all files of a folder.
+
+    Raise InvalidRecording, which says where, if one cannot be read or there is none.
+    """
+    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    count = 0
+    for file in files:
+        for name, index, case in _cases(file):
+            count += 1
+            try:
+                yield replace(_READERS[name](case), source=f"{file.name}, case {index}")
+            except KeyError as error:
+                raise InvalidRecording(f"{file}: case {index} ({name}) lacks {error}") from error
+            except (TypeError, ValueError, AttributeError, OverflowError, struct.error, UnknownToken) as error:
+                raise InvalidRecording(f"{file}: case {index} ({name}) cannot be read: {error}") from error
+    if not count:
+        raise InvalidRecording(f"{path} holds no recorded swap")
 
 
 def replay(recordings: Iterable[Recording]) -> dict[str, Tally]:
@@ -111,15 +123,16 @@ def _cases(path: Path) -> Iterator[tuple[str, int, Case]]:
         content = json.loads(gzip.decompress(packed) if packed.startswith(b"\x1f\x8b") else packed)
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         raise InvalidRecording(f"{path} cannot be read: {error}") from error
-    if isinstance(content, dict):
+    if isinstance(content, dict) and all(isinstance(cases, list | None) for cases in content.values()):
         listed = [(name, case) for name, cases in content.items() for case in cases or ()]
     elif isinstance(content, list):
         listed = [(case.get("type") if isinstance(case, dict) else None, case) for case in content]
     else:
         raise InvalidRecording(f"{path} is neither an object of lists nor a list")
-    for index, (name, case) in enumerate(listed):
+    for index, (given, case) in enumerate(listed):
+        name = str(given).replace("_", "")  # as this program's own names have it
         if name not in _READERS or not isinstance(case, dict):
-            raise InvalidRecording(f"{path}: case {index} has the type {name!r}; known: {', '.join(_READERS)}")
+            raise InvalidRecording(f"{path}: case {index} has the type {given!r}; known: {', '.join(_READERS)}")
         yield name, index, case
 
 
@@ -128,6 +141,7 @@ def _recording(name: str, case: Case, accounts: Accounts, a_to_b: str, pool: Add
     time = ChainTime(int(case.get("slot", point)), int(case.get("epoch", 0)), int(point))
     return Recording(
         name,
+        "",
         str(case.get("note", case.get("name", ""))),
         PoolAccounts(pool, time.slot, time, accounts),
         int(case["amount"]),

@@ -2,7 +2,8 @@
 
 A snapshot is JSON, `{"slot": 1, "accounts": {"<address>": {"owner": "<program>", "data": "<base64>"}}}`, or several of
 them as `{"snapshots": [...]}`; compressed with gzip it is read, too. What `solana account --output json` prints, and
-the reply of `getProgramAccounts`, can be imported as they are: those of one folder or file are one snapshot.
+the reply of `getProgramAccounts`, can be imported as they are: those of one folder or file are one snapshot, of the
+slot that its Clock tells. None of them says when it was read; `fillwright pools fetch` reads a pool at one slot.
 
 A pool is taken with all its accounts from the newest snapshot that has it, and never put together from several: its
 quote would be that of no moment. The Clock must be among the accounts, since fees and opening times depend on it.
@@ -14,7 +15,7 @@ import gzip
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
@@ -116,6 +117,15 @@ def token_of(mint: Mint, accounts: Mapping[Address, Account]) -> Token | None:
         return None
 
 
+def snapshots_of(pools: Iterable[PoolAccounts]) -> list[Snapshot]:
+    """Return pools that were read with their Clock as snapshots, one for each slot."""
+    by_slot: dict[int, Snapshot] = {}
+    for pool in pools:
+        others = by_slot[pool.slot].accounts if pool.slot in by_slot else {}
+        by_slot[pool.slot] = Snapshot(pool.slot, pool.time, {**others, **pool.accounts})
+    return [by_slot[slot] for slot in sorted(by_slot)]
+
+
 def read_snapshots(path: Path) -> list[Snapshot]:
     """Return what a file holds, or all files of a folder. Raise InvalidSnapshot, which says where it is wrong."""
     if not path.exists():
@@ -130,7 +140,10 @@ def read_snapshots(path: Path) -> list[Snapshot]:
             else:
                 single |= dict(_single(content))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, UnknownToken) as error:
-            raise InvalidSnapshot(f"{file} holds no accounts as they are written here: {error!r}") from error
+            raise InvalidSnapshot(
+                f"{file} holds no accounts as a snapshot, `solana account --output json` or getProgramAccounts write"
+                f" them: {error!r}"
+            ) from error
     if single:
         time = _time(single, path)
         snapshots.append(Snapshot(time.slot, time, single))
@@ -166,13 +179,19 @@ def _snapshot(document: Any, file: Path) -> Snapshot:
         parse_address(address): Account(parse_address(each["owner"]), b64decode(each["data"], validate=True))
         for address, each in document["accounts"].items()
     }
-    return Snapshot(int(document["slot"]), _time(accounts, file), accounts)
+    slot = int(document["slot"])
+    if slot < 0:
+        raise ValueError(f"slot {slot}")
+    return Snapshot(slot, _time(accounts, file), accounts)
 
 
 def _single(content: Any) -> Iterator[tuple[Address, Account]]:
     """Yield accounts as nodes and Solana's own command line write them."""
-    if isinstance(content, dict) and "result" in content:
-        content = content["result"]
+    if isinstance(content, dict) and "error" in content:
+        raise ValueError(f"the node refused: {content['error']}")
+    for around in ("result", "value"):
+        if isinstance(content, dict) and around in content:
+            content = content[around]
     for each in content if isinstance(content, list) else [content]:
         data, encoding = each["account"]["data"]
         if encoding != "base64":
