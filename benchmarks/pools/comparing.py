@@ -25,6 +25,7 @@ from fillwright.venues import market
 from fillwright.venues.addresses import derive
 from fillwright.venues.fixed_point import pow_q64
 from fillwright.venues.market import MarketRules, PoolVenue
+from fillwright.venues.mints import parse_mint
 from fillwright.venues.pool import Policy
 from fillwright.venues.raydium.tick_math import sqrt_price_at
 from fillwright.venues.snapshots import SnapshotPools
@@ -103,13 +104,18 @@ async def compare(way: Way, times: int) -> tuple[float, float]:
         cpu = wall = 0.0
         for _ in range(times):
             if way.is_first:
-                for remembered in (derive, format_address, address_bytes, sqrt_price_at, pow_q64):
-                    remembered.cache_clear()
+                forget()
             cpu_before, wall_before = time.process_time(), time.perf_counter()
             await PoolVenue(source, RULES).quote(ORDER)
             cpu += time.process_time() - cpu_before
             wall += time.perf_counter() - wall_before
     return cpu, wall
+
+
+def forget() -> None:
+    """Forget everything that is remembered from one quote to the next."""
+    for remembered in (derive, format_address, address_bytes, sqrt_price_at, pow_q64, parse_mint):
+        remembered.cache_clear()
 
 
 def _check(answers: Sequence[Answer], way: Way) -> None:

@@ -169,7 +169,7 @@ class Call:
         return meta.address
 
     def own(self, index: int, layout: Layout, *, writable: bool = False) -> bytearray:
-        """Return the data of an account of the program itself. Raise ProgramFailed if it is of another kind."""
+        """Return the data of an account that the call names. Raise ProgramFailed if it is of another kind."""
         return self.of(layout, self.key(index, writable=writable))
 
     def of(self, layout: Layout, address: Address) -> bytearray:

@@ -101,11 +101,12 @@ def _no_token_account(vault: Address) -> UnknownLayout:
 def read_mint(accounts: Mapping[Address, Account], mint: Address) -> MintInfo:
     """Return what the mint's account says. Raise MissingAccount, UnknownLayout or UnsupportedToken."""
     account = need(accounts, mint, "the mint")
-    return _read_mint(mint, account.owner, account.data)
+    return parse_mint(mint, account.owner, account.data)
 
 
-@lru_cache(maxsize=1024)  # few mints change from one read to the next
-def _read_mint(mint: Address, owner: Address, data: bytes) -> MintInfo:
+@lru_cache(maxsize=256)
+def parse_mint(mint: Address, owner: Address, data: bytes) -> MintInfo:
+    """Return what a mint says. Remembered, as few change from one read to the next. Raise as `read_mint` does."""
     if owner not in (SPL_TOKEN, TOKEN_2022):
         raise UnknownLayout(f"{format_address(mint)} is no mint: it belongs to the program {format_address(owner)}")
     is_plain = len(data) == MINT_BYTES
@@ -125,13 +126,15 @@ def supply(accounts: Mapping[Address, Account], mint: Address) -> BaseUnits:
     except (KeyError, struct.error):
         need(accounts, mint, "the mint")
         raise _no_mint(mint) from None
-    if account.owner != SPL_TOKEN or is_initialised != 1:
+    if account.owner != SPL_TOKEN:
         raise _no_mint(mint)
+    if is_initialised != 1:
+        raise UnknownLayout(f"the mint {format_address(mint)} is not initialised")
     return amount  # type: ignore[no-any-return]  # struct knows no types
 
 
 def _no_mint(mint: Address) -> UnknownLayout:
-    return UnknownLayout(f"{format_address(mint)} is no mint of SPL Token, or one that is not initialised")
+    return UnknownLayout(f"{format_address(mint)} is no mint of SPL Token")
 
 
 def transfer_fee(accounts: Mapping[Address, Account], mint: Address, program: Address) -> TransferFee | None:

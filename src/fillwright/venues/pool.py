@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 import msgspec
@@ -75,23 +75,27 @@ class Pool(Protocol):
         """Return the instruction that makes the quoted swap, or fails if it would pay less than `min_out_amount`."""
 
 
+@dataclass(frozen=True, slots=True)
 class Layout:
     """How accounts of one kind are told from all others, and what is in them.
 
-    `fields` are those behind the discriminator, in the format of `struct`: they cover the account, of which nothing
-    more may follow unless `is_open_ended`.
+    `fields` are those behind the discriminator, in the format of `struct`; parts of a large account that are read by
+    themselves are only counted (`x`). They cover the account: nothing may follow unless `is_open_ended`.
     """
 
-    def __init__(
-        self, what: str, owner: Address, discriminator: bytes, fields: str, *, is_open_ended: bool = False
-    ) -> None:
-        layout = struct.Struct(f"<{len(discriminator)}s{fields}")
-        self.what = what
-        self.owner = owner
-        self.discriminator = discriminator
-        self.length = layout.size
-        self.is_open_ended = is_open_ended
-        self._unpack = layout.unpack_from if is_open_ended else layout.unpack
+    what: str
+    owner: Address
+    discriminator: bytes
+    fields: str
+    _: KW_ONLY
+    is_open_ended: bool = False
+    length: int = field(init=False)
+    _unpack: Callable[[bytes], tuple[Any, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        layout = struct.Struct(f"<{len(self.discriminator)}s{self.fields}")
+        object.__setattr__(self, "length", layout.size)
+        object.__setattr__(self, "_unpack", layout.unpack_from if self.is_open_ended else layout.unpack)
 
     def fits(self, account: Account) -> bool:
         data = account.data
@@ -158,7 +162,7 @@ class PoolType:
 
 
 def up(numerator: int, denominator: int) -> int:
-    """Return the quotient, rounded up."""
+    """Return the quotient, rounded up. Written out where a quote is so short that the call would be seen."""
     return (numerator + denominator - 1) // denominator
 
 

@@ -184,7 +184,7 @@ class DammV1Pool(msgspec.Struct, frozen=True):
         given, taken = (self.a, self.b) if a_to_b else (self.b, self.a)
         point = at.slot if self.is_by_slot else at.unix_time_s
         if not self.is_on or not given.takes_deposits or point < self.activation_point:
-            raise self._closed(given)
+            raise self._closed(point)
         owned_in, owned_out = given.unlocked(at.unix_time_s), taken.unlocked(at.unix_time_s)
         reserve_in = given.shares * owned_in // given.supply
         reserve_out = taken.shares * owned_out // taken.supply
@@ -254,14 +254,14 @@ class DammV1Pool(msgspec.Struct, frozen=True):
             _ARGUMENTS.pack(SWAP, quote.in_amount, min_out_amount),
         )
 
-    def _closed(self, given: Side) -> NotTradable | NotYetOpen:
+    def _closed(self, point: int) -> NotTradable | NotYetOpen:
         name = format_address(self.address)
         if not self.is_on:
             return NotTradable(f"swaps are switched off in the pool {name}: take another pool")
-        if not given.takes_deposits:
-            return NotTradable(f"a vault of the pool {name} takes no deposits: take another pool")
-        unit = "slot" if self.is_by_slot else "Unix time"
-        return NotYetOpen(f"the pool {name} opens at {unit} {self.activation_point}")
+        if point < self.activation_point:
+            unit = "slot" if self.is_by_slot else "Unix time"
+            return NotYetOpen(f"the pool {name} opens at {unit} {self.activation_point}")
+        return NotTradable(f"a vault of the pool {name} takes no deposits: take another pool")
 
     def _stable(
         self,

@@ -54,7 +54,7 @@ SLOTS, SECONDS = 0, 1  # what activation and schedule are counted in
 COMPUTE_UNITS: Final = 34_000
 EXACT_IN: Final = 0
 
-# Pool. First the fees; then mints and vaults, liquidity and protocol fees, the range; then how it works, what it holds.
+# Pool. First the fees; then liquidity, protocol fees and the range; then how it works, and what it holds.
 POOL_LAYOUT: Final = Layout(
     "DAMM v2 pool",
     METEORA_DAMM_V2,
@@ -80,7 +80,7 @@ class DammV2Pool(msgspec.Struct, frozen=True):
     The base fee is `cliff_fee` at first and falls after each of `period_count` periods of `period_length` points: by
     `reduction` billionths, or by `reduction` bps if `is_exponential`. A point is a slot if `is_by_slot`, else a second.
     `are_reserves_tracked` says whether the pool knows what it holds; those of older programs do not.
-    `fees_kept_a` and `fees_kept_b` are the greatest of the u64 in which the pool keeps account of protocol fees.
+    The pool's account counts protocol fees twice: `protocol_fees_a` and `protocol_fees_b` are the larger counts.
     """
 
     address: Address
@@ -97,8 +97,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
     fee_max: int
     collect_fee_mode: int
     protocol_fee_percent: int
-    fees_kept_a: BaseUnits
-    fees_kept_b: BaseUnits
+    protocol_fees_a: BaseUnits
+    protocol_fees_b: BaseUnits
     liquidity: int
     sqrt_price: int
     sqrt_price_min: int
@@ -168,8 +168,8 @@ class DammV2Pool(msgspec.Struct, frozen=True):
         if not is_fee_on_input:
             fee = (gross * rate + RATE - 1) // RATE
             net -= fee
-        kept = self.fees_kept_b if a_to_b or is_fee_on_input else self.fees_kept_a
-        if kept + fee > U64_MAX and kept + fee * self.protocol_fee_percent // 100 > U64_MAX:
+        counted = self.protocol_fees_b if a_to_b or is_fee_on_input else self.protocol_fees_a
+        if counted + fee > U64_MAX and counted + fee * self.protocol_fee_percent // 100 > U64_MAX:  # seldom the second
             raise AmountOverflow(f"the pool {format_address(self.address)} cannot count so much in fees: swap less")
         received = net if fee_out is None else net - fee_out.of(net, at.epoch)
         if received <= 0:
@@ -257,9 +257,9 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     (
         _, cliff_fee, base_fee_mode, period_count, period_length, reduction, protocol_fee_percent, compounding_fee_bps,
         is_dynamic, variable_fee_control, bin_step, step_low, step_high, volatility_low, volatility_high,
-        liquidity_low, liquidity_high, fee_a, fee_b,
+        liquidity_low, liquidity_high, protocol_fee_a, protocol_fee_b,
         min_low, min_high, max_low, max_high, price_low, price_high, activation_point, activation_type, status,
-        flag_a, flag_b, collect_fee_mode, fee_version, total_fee_a, total_fee_b,
+        flag_a, flag_b, collect_fee_mode, fee_version, total_protocol_fee_a, total_protocol_fee_b,
         reserve_a, reserve_b, layout_version,
     ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
     is_compounding = collect_fee_mode == COMPOUNDING
@@ -313,7 +313,8 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         address, data, status == 0, activation_point, activation_type == SLOTS,
         cliff_fee, base_fee_mode == EXPONENTIAL, period_count if reduction and period_length else 0, period_length,
         reduction, variable_fee, FEE_MAX[fee_version], collect_fee_mode, protocol_fee_percent,
-        total_fee_a if total_fee_a > fee_a else fee_a, total_fee_b if total_fee_b > fee_b else fee_b,
+        total_protocol_fee_a if total_protocol_fee_a > protocol_fee_a else protocol_fee_a,
+        total_protocol_fee_b if total_protocol_fee_b > protocol_fee_b else protocol_fee_b,
         liquidity, sqrt_price, sqrt_price_min, sqrt_price_max, layout_version == 1, reserve_a, reserve_b,
         transfer_fee(accounts, Address(data[MINT_A]), TOKEN_2022) if flag_a else None,
         transfer_fee(accounts, Address(data[MINT_B]), TOKEN_2022) if flag_b else None,

@@ -43,7 +43,7 @@ POOL_LAYOUT: Final = Layout(
 
 # AmmConfig: trade fee rate, creator fee rate.
 CONFIG_LAYOUT: Final = Layout("CPMM config", RAYDIUM_CPMM, bytes.fromhex("daf42168cbcb2b6f"), "4xQ88xQ120x")
-CONFIG_REST: Final = slice(116, 236)  # nothing, as far as it is known
+CONFIG_REST: Final = slice(116, 236)  # nothing, when this was written; newer builds keep a creator fee there, too
 
 SWAP_BASE_INPUT: Final = bytes.fromhex("8fbe5adac41e33de")
 _ARGUMENTS: Final = Struct("<8sQQ")
@@ -162,6 +162,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
     reserve_b = held_b - protocol_fees_b - fund_fees_b - creator_fees_b
     if reserve_a < 0 or reserve_b < 0:
         raise InvalidPool(f"the pool {format_address(address)} owes more than its vaults hold")
+    # Most tokens are of SPL Token, and cost no call.
     return CpmmPool(
         address, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         held_a, held_b, reserve_a, reserve_b, trade_fee, not status & SWAPS_OFF, open_time_s,
