@@ -153,6 +153,7 @@ def test_recordings_are_read_from_a_folder_and_by_the_names_that_the_program_sho
 ) -> None:
     cases = json.loads(gzip.decompress((FOLDER / "swaps.json.gz").read_bytes()))
     (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "README.md").write_text("taken by hand")
     for given, name in (("ammv4", "amm_v4"), ("dammv2", "damm_v2")):
         (tmp_path / "taken" / f"{name}.json").write_text(json.dumps({name: cases[given][:2]}))
     types = terminal.run("pools verify taken --json").json["types"]

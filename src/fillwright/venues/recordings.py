@@ -72,11 +72,11 @@ class Tally:
 
 
 def read_recordings(path: Path) -> Iterator[Recording]:
-    """Yield the recordings of a file, or of all files of a folder.
+    """Yield the recordings of a file, or of all JSON of a folder.
 
     Raise InvalidRecording, which says where, if one cannot be read or there is none.
     """
-    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    files = sorted(each for each in path.iterdir() if each.suffix in {".json", ".gz"}) if path.is_dir() else [path]
     count = 0
     for file in files:
         for name, index, case in _cases(file):
