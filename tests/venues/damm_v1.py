@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import isqrt
+from math import ceil, isqrt
 from struct import pack_into
 
 from hypothesis import strategies as st
@@ -128,6 +128,18 @@ def exact_out(pool: DammV1Pool, amount: int, a_to_b: bool, at: ChainTime) -> Fra
         (pool.curve.scale_a, pool.curve.scale_b) if a_to_b else (pool.curve.scale_b, pool.curve.scale_a)
     )
     return _stable_out(pool.curve, held_in * scale_in, held_out * scale_out, swapped * scale_in) / scale_out
+
+
+def step(pool: DammV1Pool, a_to_b: bool, at: ChainTime) -> int:
+    """Return by how much an amount must be larger, at least, to be sure to pay no less.
+
+    A deposit is rounded down to whole shares of the vault, and is then worth up to one and a half shares less than what
+    was paid in: there are two shares after it, if not more, and so one that is missing lets the others be worth half
+    more. What the pool had and has of the vault, and the trade fee, are rounded down to whole units.
+    """
+    given = pool.a if a_to_b else pool.b
+    kept = 1 - Fraction(pool.trade_fee, pool.trade_fee_of)
+    return ceil((Fraction(3 * worth(given, at), 2 * given.supply) + 3) / kept) if kept else U64_MAX
 
 
 def worth(side: Side, at: ChainTime) -> int:

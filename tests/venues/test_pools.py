@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from fillwright.core.accounts import PoolAccounts, Trader
 from fillwright.core.errors import QuoteRefused
 from fillwright.core.units import U64_MAX
+from fillwright.venues.meteora.damm_v1 import DammV1Pool
 from fillwright.venues.pool import Pool, PoolQuote
+from tests.venues import damm_v1
 from tests.venues.model import POLICY, Model, address, decode
 from tests.venues.models import MODELS
 
@@ -45,8 +47,9 @@ def test_a_quote_never_promises_more_than_exact_arithmetic_allows(model: Model, 
 @given(st.data())
 def test_a_larger_amount_never_pays_less(model: Model, data: st.DataObject) -> None:
     world, amount, a_to_b = data.draw(model.worlds()), data.draw(amounts), data.draw(st.booleans())
-    more = amount + data.draw(st.one_of(st.integers(1, 10), st.integers(1, 10**9)))
     pool = decode(model, world)
+    step = damm_v1.step(pool, a_to_b, world.time) if isinstance(pool, DammV1Pool) else 1
+    more = amount + data.draw(st.one_of(st.integers(step, step + 10), st.integers(step, step + 10**9)))
     less, larger = quoted(pool, world, amount, a_to_b), quoted(pool, world, more, a_to_b)
     if less is not None and larger is not None:
         assert larger.out_amount >= less.out_amount

@@ -2,7 +2,8 @@
 
 What a pool has of a token is therefore never written down: it is its share of what the vault owns at that second. A
 vault releases the profit of lending bit by bit, and so that amount grows with the clock. A swap deposits into one
-vault and withdraws from the other, and each of the two rounds shares and amounts down once more.
+vault and withdraws from the other, and each of the two rounds shares and amounts down once more. So a little more may
+pay less: by as much as that rounding takes, which is about what one share is worth.
 
 Two curves are known. The constant product is one line. The stable curve is StableSwap over two scaled amounts, of which
 one is modelled: that whose price is Marinade's, which the pool keeps for ten minutes. Its invariant and its reserves
