@@ -33,14 +33,13 @@ RATE: Final = 1_000_000  # fee rates are millionths
 SWAPS_OFF: Final = 0b100
 COMPUTE_UNITS: Final = 34_000
 
-# PoolState: config, vaults, mints, token programs; status, what the vaults owe, open time, creator fee.
+# PoolState: config, vaults, mints, token programs, observation; status, what the vaults owe, open time, creator fee.
 POOL_LAYOUT: Final = Layout(
     "CPMM pool",
     RAYDIUM_CPMM,
     bytes.fromhex("f7ede3f5d7c3de46"),
-    "32s32x32s32s32x32s32s32s32s 32x xB11x QQQQQ 8xBB6xQQ 224x",
+    "32s32x32s32s32x32s32s32s32s32s xB11x QQQQQ 8xBB6xQQ 224x",
 )
-_SWAP_KEYS: Final = Struct("<232x32s32s32s")  # token programs, observation
 
 # AmmConfig: trade fee rate, creator fee rate.
 CONFIG_LAYOUT: Final = Layout("CPMM config", RAYDIUM_CPMM, bytes.fromhex("daf42168cbcb2b6f"), "4xQ88xQ120x")
@@ -52,18 +51,17 @@ AUTHORITY: Final = derive(RAYDIUM_CPMM, b"vault_and_lp_mint_auth_seed")
 
 
 class CpmmPool(msgspec.Struct, frozen=True):
-    """The reserves are what the vaults hold, less what is owed to others. `trade_fee` is in millionths.
-
-    `data` is the pool's account, in which the instruction's other keys are looked up.
-    """
+    """The reserves are what the vaults hold, less what is owed to others. `trade_fee` is in millionths."""
 
     address: Address
-    data: bytes
     config: Address
     vault_a: Address
     vault_b: Address
     mint_a: Address
     mint_b: Address
+    program_a: Address
+    program_b: Address
+    observation: Address
     held_a: BaseUnits
     held_b: BaseUnits
     reserve_a: BaseUnits
@@ -114,8 +112,8 @@ class CpmmPool(msgspec.Struct, frozen=True):
 
     def swap(self, quote: PoolQuote, min_out_amount: BaseUnits, trader: Trader) -> Instruction:
         """Return `swap_base_input` for the quote."""
-        program_a, program_b, observation = _SWAP_KEYS.unpack_from(self.data)
-        a, b = (self.vault_a, program_a, self.mint_a), (self.vault_b, program_b, self.mint_b)
+        a = (self.vault_a, self.program_a, self.mint_a)
+        b = (self.vault_b, self.program_b, self.mint_b)
         (vault_in, program_in, mint_in), (vault_out, program_out, mint_out) = (a, b) if quote.a_to_b else (b, a)
         return Instruction(
             RAYDIUM_CPMM,
@@ -132,7 +130,7 @@ class CpmmPool(msgspec.Struct, frozen=True):
                 AccountMeta(program_out),
                 AccountMeta(mint_in),
                 AccountMeta(mint_out),
-                AccountMeta(observation, is_writable=True),
+                AccountMeta(self.observation, is_writable=True),
             ),
             _ARGUMENTS.pack(SWAP_BASE_INPUT, quote.in_amount, min_out_amount),
         )
@@ -147,7 +145,7 @@ def wanted(address: Address, accounts: Mapping[Address, Account]) -> tuple[Addre
 def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy) -> CpmmPool:  # noqa: ARG001  # as every pool type
     """Return the pool. Raise UnknownLayout, InvalidPool, UnsupportedMode, UnsupportedToken or MissingAccount."""
     (
-        _, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b,
+        _, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         status, protocol_fees_a, protocol_fees_b, fund_fees_a, fund_fees_b, open_time_s,
         creator_fee_on, enable_creator_fee, creator_fees_a, creator_fees_b,
     ) = POOL_LAYOUT.unpack(accounts, address)  # fmt: skip
@@ -166,7 +164,7 @@ def decode(address: Address, accounts: Mapping[Address, Account], policy: Policy
         raise InvalidPool(f"the pool {format_address(address)} owes more than its vaults hold")
     # Most tokens are of SPL Token, and cost no call.
     return CpmmPool(
-        address, accounts[address].data, config, vault_a, vault_b, mint_a, mint_b,
+        address, config, vault_a, vault_b, mint_a, mint_b, program_a, program_b, observation,
         held_a, held_b, reserve_a, reserve_b, trade_fee, not status & SWAPS_OFF, open_time_s,
         None if program_a == SPL_TOKEN else transfer_fee(accounts, mint_a, program_a),
         None if program_b == SPL_TOKEN else transfer_fee(accounts, mint_b, program_b),
