@@ -137,25 +137,20 @@ async def connect(settings: Settings, clock: Clock, metrics: Metrics | None = No
 
     Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
     """
-    rpc = _reach(settings, metrics)
-    try:
-        genesis_hash = await rpc.genesis_hash()
-        _check_network(settings.mode, genesis_hash)
+    async with _reach(settings, metrics) as (rpc, genesis_hash):
         source = LivePools(rpc, _addresses(settings.pools), clock, settings.pool_refresh_ms)
         rules = _rules(settings)
         pools = PoolVenue(source, rules)
         yield Solana(rpc, pools, genesis_hash, _market(pools, await source.tokens()), source, rules.policy)
-    finally:
-        await rpc.close()
 
 
 async def fetch(settings: Settings, addresses: Sequence[Address], clock: Clock) -> list[Snapshot]:
-    """Read pools from the nodes, each with all that its quotes depend on. Raise ChainUnavailable or InvalidSnapshot."""
-    rpc = _reach(settings)
-    try:
+    """Read pools from the nodes, each with all that its quotes depend on.
+
+    Raise ChainUnavailable, MixedChains, WrongNetwork or InvalidSnapshot.
+    """
+    async with _reach(settings) as (rpc, _):
         states = await LivePools(rpc, addresses, clock, settings.pool_refresh_ms).states()
-    finally:
-        await rpc.close()
     unknown = [format_address(address) for address, pool in states if pool is None]
     if unknown:
         raise InvalidSnapshot(f"there is no pool of a type that is known at {', '.join(unknown)}")
@@ -186,8 +181,10 @@ def _pools_in(snapshots: Iterable[Snapshot]) -> Iterator[PoolAccounts]:
     return (pool for snapshot in snapshots for _, pool in pools_of(snapshot))
 
 
-def _reach(settings: Settings, metrics: Metrics | None = None) -> Rpc:
-    return Rpc(
+@contextlib.asynccontextmanager
+async def _reach(settings: Settings, metrics: Metrics | None = None) -> AsyncIterator[tuple[Rpc, str]]:
+    """Yield the nodes and the name of their chain, having seen that it is the one that is meant."""
+    rpc = Rpc(
         RpcSettings(
             listed_urls(settings.rpc_urls),
             listed_urls(settings.send_urls),
@@ -198,6 +195,12 @@ def _reach(settings: Settings, metrics: Metrics | None = None) -> Rpc:
         ),
         metrics.hear_node if metrics else unheard,
     )
+    try:
+        genesis_hash = await rpc.genesis_hash()
+        _check_network(settings.mode, genesis_hash)
+        yield rpc, genesis_hash
+    finally:
+        await rpc.close()
 
 
 def _rules(settings: Settings) -> MarketRules:

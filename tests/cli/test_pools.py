@@ -77,6 +77,21 @@ def test_pools_are_read_from_a_node_and_quoted_from_the_snapshot(tmp_path: Path)
     assert not (tmp_path / "other.json").exists()
 
 
+def test_pools_are_never_read_from_nodes_of_different_chains_nor_of_another_than_is_meant(tmp_path: Path) -> None:
+    with (
+        Terminal(tmp_path).start("localnet --port 0") as ours,
+        Terminal(tmp_path).start("localnet --port 0 --seed 7 --wallet theirs.json") as theirs,
+    ):
+        urls = [chain.out.until("RPC").split()[1] for chain in (ours, theirs)]
+        pool = ours.out.until("SOL / USDC").split()[-1]
+        mixed = Terminal(tmp_path, FILLWRIGHT_RPC_URLS=",".join(urls)).run(f"pools fetch {pool} --to pools.json")
+        settings = {"FILLWRIGHT_RPC_URLS": urls[0], "FILLWRIGHT_MODE": "mainnet", "FILLWRIGHT_POOLS": pool}
+        wrong = Terminal(tmp_path, **settings).run(f"pools fetch {pool} --to pools.json")
+    assert (mixed.code, "(mixed_chains)" in mixed.err) == (2, True)
+    assert (wrong.code, "(wrong_network)" in wrong.err) == (2, True)
+    assert not (tmp_path / "pools.json").exists()
+
+
 def test_replies_of_a_node_are_imported_and_one_that_cannot_be_says_what_is_wanted(
     terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -16,8 +16,16 @@ import structlog
 
 from fillwright.cli.exits import EXIT_CODES, Misused, Refused, settings_or_fail
 from fillwright.cli.screen import open_screen, table
-from fillwright.core.accounts import format_address, parse_address
-from fillwright.core.errors import ChainUnavailable, InvalidRecording, InvalidSnapshot, UnknownLayout, UnknownToken
+from fillwright.core.accounts import Address, format_address, parse_address
+from fillwright.core.errors import (
+    ChainUnavailable,
+    InvalidRecording,
+    InvalidSnapshot,
+    MixedChains,
+    UnknownLayout,
+    UnknownToken,
+    WrongNetwork,
+)
 from fillwright.core.tokens import WELL_KNOWN
 from fillwright.venues.market import Listed, decode
 from fillwright.venues.pool import Policy
@@ -61,13 +69,10 @@ def fetch(addresses: tuple[str, ...], target: Path, as_json: bool) -> None:
     if not settings.rpc_urls:
         raise _misused("invalid_settings", "there is no node to ask: set FILLWRIGHT_RPC_URLS", as_json)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))  # errors say it all
-    try:
-        pools = [parse_address(each) for each in dict.fromkeys(addresses)]
-    except UnknownToken as error:
-        raise _misused("invalid_snapshot", f"ADDRESS must be that of a pool, in base58: {error}", as_json) from error
+    pools = [_pool_address(each, as_json) for each in dict.fromkeys(addresses)]
     try:
         snapshots = asyncio.run(read(settings, pools, SystemClock()))
-    except InvalidSnapshot as error:
+    except (InvalidSnapshot, MixedChains, WrongNetwork) as error:
         raise _misused(error.code, str(error), as_json) from error
     except ChainUnavailable as error:
         refused = Refused(str(error), error.code)
@@ -204,6 +209,13 @@ def _pool_views(snapshot: Snapshot) -> list[dict[str, Any]]:
             view |= {"code": decoded.error.code, "reason": str(decoded.error)}
         views.append(view)
     return views
+
+
+def _pool_address(text: str, as_json: bool) -> Address:
+    try:
+        return parse_address(text)
+    except UnknownToken as error:
+        raise _misused("invalid_snapshot", f"{text!r} is not the address of an account, in base58", as_json) from error
 
 
 def _misused(code: str, message: str, as_json: bool) -> Misused:
