@@ -159,7 +159,17 @@ async def fetch(settings: Settings, addresses: Sequence[Address], clock: Clock) 
 
 def open_snapshots(settings: Settings) -> Market:
     """Return the market of pools in files. Raise InvalidSnapshot if they cannot be read, or hold no pool."""
-    path = Path(settings.pools)
+    snapshots = _read_snapshots(Path(settings.pools))
+    return _market(PoolVenue(SnapshotPools(snapshots), _rules(settings)), tokens_of(snapshots))
+
+
+def snapshot_states(settings: Settings) -> list[PoolState]:
+    """Try each pool in the files, and say why one gives no quote. Raise InvalidSnapshot as `open_snapshots` does."""
+    policy = _rules(settings).policy
+    return [state_of(pool.address, pool, policy) for pool in _pools_in(_read_snapshots(Path(settings.pools)))]
+
+
+def _read_snapshots(path: Path) -> list[Snapshot]:
     if not path.exists():
         raise InvalidSnapshot(
             f"there is no file or folder {path} with pools; they are read at their addresses in the modes that"
@@ -168,13 +178,7 @@ def open_snapshots(settings: Settings) -> Market:
     snapshots = read_snapshots(path)
     if not any(_pools_in(snapshots)):
         raise InvalidSnapshot(f"there is no pool of a type that is known in {path}")
-    return _market(PoolVenue(SnapshotPools(snapshots), _rules(settings)), tokens_of(snapshots))
-
-
-def snapshot_states(settings: Settings) -> list[PoolState]:
-    """Try each pool in the files, and say why one gives no quote. Raise InvalidSnapshot."""
-    policy = _rules(settings).policy
-    return [state_of(pool.address, pool, policy) for pool in _pools_in(read_snapshots(Path(settings.pools)))]
+    return snapshots
 
 
 def _pools_in(snapshots: Iterable[Snapshot]) -> Iterator[PoolAccounts]:

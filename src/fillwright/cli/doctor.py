@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 import structlog
 
-from fillwright.app import open_market, open_solana
+from fillwright.app import open_solana
 from fillwright.backends import migrate_store
 from fillwright.cli.exits import EXIT_CODES, CommandFailed, Refused
 from fillwright.cli.operating import open_database
@@ -223,7 +223,6 @@ def _simulated(settings: Settings, database: Database) -> list[Finding]:
         from fillwright.solana import snapshot_states
 
         try:
-            open_market(settings, SystemClock())
             findings += _pools(snapshot_states(settings), "set FILLWRIGHT_POOLS to a snapshot with other pools")
         except InvalidSnapshot as error:
             findings.append(Finding("pools", "problem", str(error), "correct FILLWRIGHT_POOLS, or import them anew"))
