@@ -52,13 +52,13 @@ class Recording:
     """One swap: the pool as it was, what went in and what came out. `source` is where it is written down."""
 
     type: str
-    source: str
     note: str
     pool: PoolAccounts
     amount: BaseUnits
     a_to_b: bool
     paid: BaseUnits
     policy: Policy
+    source: str = ""
 
 
 @dataclass(slots=True)
@@ -141,7 +141,6 @@ def _recording(name: str, case: Case, accounts: Accounts, a_to_b: str, pool: Add
     time = ChainTime(int(case.get("slot", point)), int(case.get("epoch", 0)), int(point))
     return Recording(
         name,
-        "",
         str(case.get("note", case.get("name", ""))),
         PoolAccounts(pool, time.slot, time, accounts),
         int(case["amount"]),
